@@ -1,0 +1,69 @@
+//! The background thread of a store: syncs in relaxed durability, and keeps the catalog close
+//! behind the log. It ends with the store.
+
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+
+use crate::engine::Engine;
+use crate::options::Durability;
+
+/// How often the thread looks at the log in durable mode, where it has only the catalog to mind.
+const IDLE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The running thread; dropping it stops and joins the thread.
+#[derive(Debug)]
+pub(crate) struct Background {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Background {
+    pub(crate) fn start(engine: &Arc<Engine>) -> std::io::Result<Self> {
+        let (stop, stopped) = bounded::<()>(0);
+        let interval = match engine.options.durability {
+            Durability::Durable => IDLE_INTERVAL,
+            Durability::Relaxed { interval } => interval.max(Duration::from_millis(1)),
+        };
+        // The thread must not keep the store open.
+        let engine: Weak<Engine> = Arc::downgrade(engine);
+        let run = move || {
+            while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+                let Some(engine) = engine.upgrade() else {
+                    return;
+                };
+                tick(&engine);
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("highwater".to_owned())
+            .spawn(run)?;
+        Ok(Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+/// Failures are not reported from here: the log remembers its own, and a catalog that could not
+/// be saved is tried again at the next tick, and derived from the log if it comes to that.
+fn tick(engine: &Engine) {
+    let _ = engine.log.flush();
+    if engine.catalog_lag() >= engine.options.checkpoint_bytes {
+        let _ = engine.save_catalog(false);
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take()
+            // The thread itself drops the store when it held the last handle for a moment.
+            && thread.thread().id() != std::thread::current().id()
+        {
+            let _ = thread.join();
+        }
+    }
+}

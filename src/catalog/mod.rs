@@ -1,0 +1,322 @@
+//! The catalog: what an open needs to know without reading the log. Feeds, their frames, the
+//! store's state, and the log position up to which all that holds.
+//!
+//! It is derived data, kept in redb, written about once per 64 MiB of log and on close, never on
+//! the commit path. Whatever is wrong with it, the answer is to derive it again from the log; so
+//! every row carries a checksum, and the root row a sum over all rows, to notice what is wrong.
+
+mod backend;
+mod rows;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+
+pub(crate) use rows::{FeedRow, RootRow};
+
+use crate::catalog::backend::Backend;
+use crate::cursor::FeedId;
+use crate::error::{Error, Result};
+use crate::feed::directory::FrameRef;
+use crate::state::{StateKey, StateOp};
+use crate::storage::{OpenMode, Storage};
+
+const ROOT: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("root");
+const FEEDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("feeds");
+const FRAMES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("frames");
+const STATE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("state");
+const ROOT_KEY: &[u8] = b"root";
+
+const FILE_NAME: &str = "catalog.redb";
+/// The catalog is read once and written now and then: it needs no large cache.
+const CACHE_BYTES: usize = 4 << 20;
+
+/// The open catalog of a store.
+pub(crate) struct Catalog {
+    storage: Arc<dyn Storage>,
+    path: PathBuf,
+    /// `None` after a failure, until the next save opens it again.
+    database: Option<Database>,
+    pub(crate) root: RootRow,
+    /// Set while a save may have failed: the next one writes everything that is in memory.
+    pub(crate) stale: bool,
+}
+
+/// What an open reads from the catalog.
+#[derive(Default)]
+pub(crate) struct Contents {
+    pub(crate) feeds: BTreeMap<FeedId, FeedRow>,
+    pub(crate) state: BTreeMap<StateKey, Vec<u8>>,
+}
+
+/// The changes of one feed since the last save.
+pub(crate) struct FeedChanges {
+    pub(crate) row: FeedRow,
+    pub(crate) chunks: Vec<(usize, Vec<FrameRef>)>,
+}
+
+fn chunk_key(feed: u64, chunk: u64) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&feed.to_le_bytes());
+    key[8..].copy_from_slice(&chunk.to_le_bytes());
+    key
+}
+
+impl Catalog {
+    pub(crate) fn path_in(store: &Path) -> PathBuf {
+        store.join(FILE_NAME)
+    }
+
+    /// Opens the catalog of the store in `dir`; `None` when there is none, or when it is damaged,
+    /// so that it must be derived from the log.
+    pub(crate) fn open(
+        storage: &Arc<dyn Storage>,
+        dir: &Path,
+        store: [u8; 16],
+    ) -> Result<Option<(Self, Contents)>> {
+        let path = Self::path_in(dir);
+        if !storage
+            .list(dir)
+            .is_ok_and(|names| names.iter().any(|name| name == FILE_NAME))
+        {
+            return Ok(None);
+        }
+        let mut catalog = Self {
+            storage: storage.clone(),
+            path,
+            database: None,
+            root: RootRow::default(),
+            stale: false,
+        };
+        let read = catalog
+            .connect(OpenMode::Existing)
+            .and_then(|()| catalog.read_all());
+        match read {
+            Ok(Some(contents)) if catalog.root.store == store => Ok(Some((catalog, contents))),
+            // A file that cannot be opened or read at all is not damage.
+            Err(error @ (Error::Io { .. } | Error::DiskFull { .. })) => Err(error),
+            _ => Ok(None),
+        }
+    }
+
+    /// Makes an empty catalog in the place of whatever is there.
+    pub(crate) fn create(storage: &Arc<dyn Storage>, dir: &Path, store: [u8; 16]) -> Result<Self> {
+        let path = Self::path_in(dir);
+        let names = storage
+            .list(dir)
+            .map_err(|error| Error::io("list", dir, error))?;
+        if names.iter().any(|name| name == FILE_NAME) {
+            storage
+                .remove(&path)
+                .map_err(|error| Error::io("remove", &path, error))?;
+        }
+        let mut catalog = Self {
+            storage: storage.clone(),
+            path,
+            database: None,
+            root: RootRow::of(store),
+            stale: true,
+        };
+        catalog.connect(OpenMode::CreateNew)?;
+        catalog
+            .storage
+            .sync_dir(dir)
+            .map_err(|error| Error::io("sync directory", dir, error))?;
+        Ok(catalog)
+    }
+
+    fn connect(&mut self, mode: OpenMode) -> Result<()> {
+        let file = self
+            .storage
+            .open(&self.path, mode)
+            .map_err(|error| Error::io("open", &self.path, error))?;
+        let database = self.guard(|| {
+            let mut builder = Database::builder();
+            builder.set_cache_size(CACHE_BYTES);
+            Ok(builder.create_with_backend(Backend(file))?)
+        })?;
+        self.database = Some(database);
+        Ok(())
+    }
+
+    /// Runs redb code. On a damaged file redb can panic; that is damage like any other.
+    fn guard<T>(&self, run: impl FnOnce() -> Result<T, redb::Error>) -> Result<T> {
+        match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(result) => result.map_err(|source| self.failed(source)),
+            Err(_) => Err(Error::corrupt(&self.path, 0, "the catalog's tree")),
+        }
+    }
+
+    fn failed(&self, source: redb::Error) -> Error {
+        match source {
+            redb::Error::Io(source) => Error::io("use", &self.path, source),
+            source => Error::Catalog {
+                path: self.path.clone(),
+                source: Box::new(source),
+            },
+        }
+    }
+
+    fn database(&self) -> Result<&Database> {
+        self.database
+            .as_ref()
+            .ok_or_else(|| Error::corrupt(&self.path, 0, "the catalog's tree"))
+    }
+
+    /// Reads and checks the root, the feeds and the state; `None` when something is wrong.
+    fn read_all(&mut self) -> Result<Option<Contents>> {
+        let database = self.database()?;
+        let read = self.guard(|| {
+            let transaction = database.begin_read()?;
+            let table = transaction.open_table(ROOT)?;
+            let Some(value) = table.get(ROOT_KEY)? else {
+                return Ok(None);
+            };
+            let Some(root) = rows::decode::<RootRow>(ROOT_KEY, value.value()) else {
+                return Ok(None);
+            };
+            let mut contents = Contents::default();
+            let (mut feeds_sum, mut state_sum) = (0u64, 0u64);
+            for row in transaction.open_table(FEEDS)?.iter()? {
+                let (key, value) = row?;
+                let Some(row) = rows::decode::<FeedRow>(key.value(), value.value()) else {
+                    return Ok(None);
+                };
+                feeds_sum = feeds_sum.wrapping_add(rows::weight(value.value()));
+                contents.feeds.insert(FeedId(row.feed), row);
+            }
+            for row in transaction.open_table(STATE)?.iter()? {
+                let (key, value) = row?;
+                let Some(body) = rows::open(key.value(), value.value()) else {
+                    return Ok(None);
+                };
+                state_sum = state_sum.wrapping_add(rows::weight(value.value()));
+                let key = StateKey::from_bytes(key.value().to_vec());
+                contents.state.insert(key, body.to_vec());
+            }
+            let whole = feeds_sum == root.feeds_sum && state_sum == root.state_sum;
+            Ok(whole.then_some((root, contents)))
+        })?;
+        Ok(read.map(|(root, contents)| {
+            self.root = root;
+            contents
+        }))
+    }
+
+    /// Reads the frames of a feed.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when they are not what the feed's row says; a rebuild derives them again.
+    pub(crate) fn frames(&self, row: &FeedRow) -> Result<Vec<FrameRef>> {
+        let database = self.database()?;
+        let frames = self.guard(|| {
+            let transaction = database.begin_read()?;
+            let table = transaction.open_table(FRAMES)?;
+            let mut frames = Vec::new();
+            let mut sum = 0u64;
+            for chunk in 0..row.chunks {
+                let key = chunk_key(row.feed, chunk);
+                let Some(value) = table.get(key.as_slice())? else {
+                    return Ok(None);
+                };
+                let Some(chunk) = rows::decode_frames(&key, value.value()) else {
+                    return Ok(None);
+                };
+                sum = sum.wrapping_add(rows::weight(value.value()));
+                frames.extend(chunk);
+            }
+            Ok((sum == row.chunks_sum).then_some(frames))
+        })?;
+        frames.ok_or_else(|| Error::corrupt(&self.path, 0, "the frames of a feed"))
+    }
+
+    /// Saves changes in one transaction. `root`'s sums are worked out here. Returns the feeds'
+    /// rows as they are stored now.
+    pub(crate) fn save(
+        &mut self,
+        root: RootRow,
+        feeds: Vec<FeedChanges>,
+        state: &[StateOp],
+    ) -> Result<Vec<FeedRow>> {
+        self.stale = true;
+        if self.database.is_none() {
+            self.connect(OpenMode::Existing)?;
+        }
+        let before = self.root;
+        let saved = self
+            .database()
+            .and_then(|database| self.guard(|| write_all(database, before, root, feeds, state)));
+        match saved {
+            Ok((root, rows)) => {
+                self.root = root;
+                self.stale = false;
+                Ok(rows)
+            }
+            Err(error) => {
+                // redb accepts nothing more after an I/O error until it is opened again.
+                self.database = None;
+                Err(error)
+            }
+        }
+    }
+}
+
+fn write_all(
+    database: &Database,
+    before: RootRow,
+    mut root: RootRow,
+    feeds: Vec<FeedChanges>,
+    state: &[StateOp],
+) -> Result<(RootRow, Vec<FeedRow>), redb::Error> {
+    root.feeds_sum = before.feeds_sum;
+    root.state_sum = before.state_sum;
+    let transaction = database.begin_write()?;
+    let mut rows_now = Vec::with_capacity(feeds.len());
+    {
+        let mut feed_table = transaction.open_table(FEEDS)?;
+        let mut frame_table = transaction.open_table(FRAMES)?;
+        for FeedChanges { mut row, chunks } in feeds {
+            let feed_key = row.feed.to_le_bytes();
+            let known = feed_table.get(feed_key.as_slice())?;
+            let known = known.and_then(|old| rows::decode::<FeedRow>(&feed_key, old.value()));
+            row.chunks = known.map_or(0, |known| known.chunks);
+            row.chunks_sum = known.map_or(0, |known| known.chunks_sum);
+            for (chunk, frames) in chunks {
+                let key = chunk_key(row.feed, chunk as u64);
+                let value = rows::encode_frames(&key, &frames);
+                replace(&mut frame_table, &key, &value, &mut row.chunks_sum)?;
+                row.chunks = row.chunks.max(chunk as u64 + 1);
+            }
+            let value = rows::encode(&feed_key, &row);
+            replace(&mut feed_table, &feed_key, &value, &mut root.feeds_sum)?;
+            rows_now.push(row);
+        }
+        let mut state_table = transaction.open_table(STATE)?;
+        for operation in state {
+            let key = operation.key.as_bytes();
+            let value = rows::seal(key, operation.value.clone());
+            replace(&mut state_table, key, &value, &mut root.state_sum)?;
+        }
+        let mut root_table = transaction.open_table(ROOT)?;
+        root_table.insert(ROOT_KEY, rows::encode(ROOT_KEY, &root).as_slice())?;
+    }
+    transaction.commit()?;
+    Ok((root, rows_now))
+}
+
+/// Puts a row in the place of an older one, and keeps its table's sum.
+fn replace(
+    table: &mut redb::Table<'_, &'static [u8], &'static [u8]>,
+    key: &[u8],
+    value: &[u8],
+    sum: &mut u64,
+) -> Result<(), redb::Error> {
+    if let Some(old) = table.insert(key, value)? {
+        *sum = sum.wrapping_sub(rows::weight(old.value()));
+    }
+    *sum = sum.wrapping_add(rows::weight(value));
+    Ok(())
+}

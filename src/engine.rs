@@ -1,0 +1,351 @@
+//! The parts of an open store, and what reads and writes share: finding feeds, loading indexes,
+//! locating versions.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::background::Background;
+use crate::budget::Budget;
+use crate::catalog::{Catalog, FeedChanges, FeedRow};
+use crate::checksum::checksum;
+use crate::cursor::{FIRST_EPOCH, FeedId};
+use crate::error::{Error, Result};
+use crate::feed::FeedKey;
+use crate::feed::directory::{Directory, FrameRef};
+use crate::feed::page::PayloadHolder;
+use crate::feed::read::Span;
+use crate::feed::state::{FeedState, Published, Resident, Writer};
+use crate::hash::{Fingerprint, Hasher};
+use crate::index::{Index, IndexEntry};
+use crate::log::Lsn;
+use crate::log::commit::{Log, Stage};
+use crate::log::format::{Entry, FRAME_HEADER_LEN, FrameHeader, entry_table};
+use crate::options::Options;
+use crate::state::{Registration, State, StateKey};
+use crate::stats::FeedInfo;
+use crate::storage::StorageLock;
+
+/// An open store.
+pub(crate) struct Engine {
+    pub(crate) path: PathBuf,
+    pub(crate) options: Options,
+    pub(crate) hasher: Hasher,
+    pub(crate) log: Log,
+    pub(crate) state: Arc<State>,
+    pub(crate) catalog: Mutex<Catalog>,
+    pub(crate) budget: Budget,
+    pub(crate) feeds: Mutex<Feeds>,
+    pub(crate) background: Mutex<Option<Background>>,
+    /// Given up when the store is closed, while handles may still be around.
+    pub(crate) lock: Mutex<Option<Box<dyn StorageLock>>>,
+    closed: AtomicBool,
+    /// Bytes of log when the catalog was last saved.
+    saved_bytes: AtomicU64,
+}
+
+/// What an engine is made of when a store is opened.
+pub(crate) struct Parts {
+    pub(crate) path: PathBuf,
+    pub(crate) options: Options,
+    pub(crate) hasher: Hasher,
+    pub(crate) log: Log,
+    pub(crate) state: State,
+    pub(crate) catalog: Catalog,
+    pub(crate) rows: BTreeMap<FeedId, FeedRow>,
+    pub(crate) lock: Box<dyn StorageLock>,
+}
+
+/// The feeds of a store: those in use, and what the catalog says of the others.
+#[derive(Default)]
+pub(crate) struct Feeds {
+    pub(crate) open: HashMap<FeedId, Arc<FeedState>>,
+    pub(crate) rows: BTreeMap<FeedId, FeedRow>,
+}
+
+impl Engine {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            path: parts.path,
+            budget: Budget::new(parts.options.index_budget),
+            options: parts.options,
+            hasher: parts.hasher,
+            log: parts.log,
+            state: Arc::new(parts.state),
+            catalog: Mutex::new(parts.catalog),
+            feeds: Mutex::new(Feeds {
+                open: HashMap::new(),
+                rows: parts.rows,
+            }),
+            background: Mutex::new(None),
+            lock: Mutex::new(Some(parts.lock)),
+            closed: AtomicBool::new(false),
+            saved_bytes: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn check_not_closed(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            Err(Error::Closed)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Closes the log and saves the catalog as of a clean end.
+    pub(crate) fn close(&self) -> Result<()> {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        drop(self.background.lock().take());
+        let closed = self.log.close().and_then(|()| self.log.mark_closed());
+        let saved = closed.and_then(|()| self.save_catalog(true));
+        self.log.trim();
+        drop(self.lock.lock().take());
+        saved
+    }
+
+    /// Bytes of log that the catalog does not know of.
+    pub(crate) fn catalog_lag(&self) -> u64 {
+        let saved = self.saved_bytes.load(Ordering::Relaxed);
+        self.log.appended_bytes().saturating_sub(saved)
+    }
+
+    /// Brings the catalog up to date. `clean` says that the log was just closed.
+    pub(crate) fn save_catalog(&self, clean: bool) -> Result<()> {
+        let mut catalog = self.catalog.lock();
+        let whole = catalog.stale;
+        let bytes = self.log.appended_bytes();
+        let position = self.log.durable_position()?;
+        let open: Vec<Arc<FeedState>> = self.feeds.lock().open.values().cloned().collect();
+        let feeds: Vec<FeedChanges> = open.iter().filter_map(|f| f.changes(whole)).collect();
+        let state = self.state.changes(whole);
+        // Read last: rows may know of frames that became durable after the position was taken.
+        let durable_lsn = self.log.durable().0;
+        let mut root = catalog.root;
+        (root.durable_lsn, root.clean) = (durable_lsn, clean);
+        root.set_position(position);
+        let rows = catalog.save(root, feeds, &state)?;
+        let mut feeds = self.feeds.lock();
+        feeds
+            .rows
+            .extend(rows.into_iter().map(|row| (FeedId(row.feed), row)));
+        self.saved_bytes.store(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The published value of a state key.
+    pub(crate) fn read_state(&self, key: &StateKey) -> Result<Option<Vec<u8>>> {
+        self.check_not_closed()?;
+        if self.log.acknowledged_stage() == Stage::Written {
+            // As in `make_visible`: own writes are seen, and nothing that could still be lost.
+            let _ = self.log.flush();
+        }
+        Ok(self.state.get(key))
+    }
+
+    /// All feeds with their published counts, ordered by key.
+    pub(crate) fn feed_infos(&self) -> Vec<FeedInfo> {
+        let mut registrations = self.state.registrations();
+        registrations.sort_by(|a, b| a.key.cmp(&b.key));
+        let feeds = self.feeds.lock();
+        let info = |registration: Registration| {
+            let id = self.feed_id(&registration.key);
+            let (live, live_bytes) = match (feeds.open.get(&id), feeds.rows.get(&id)) {
+                (Some(feed), _) => {
+                    let published = feed.published.read();
+                    (published.live, published.live_bytes)
+                }
+                (None, Some(row)) => (row.live, row.live_bytes),
+                (None, None) => (0, 0),
+            };
+            FeedInfo {
+                key: registration.key,
+                live,
+                live_bytes,
+            }
+        };
+        registrations.into_iter().map(info).collect()
+    }
+
+    /// The id of a feed: a keyed hash of its name, so that it needs no registration.
+    pub(crate) fn feed_id(&self, key: &FeedKey) -> FeedId {
+        FeedId(self.hasher.id(&key.encode()).head())
+    }
+
+    /// The feed's state, loaded if it is not in use yet.
+    pub(crate) fn feed(&self, key: &FeedKey) -> Result<Arc<FeedState>> {
+        let id = self.feed_id(key);
+        let mut feeds = self.feeds.lock();
+        if let Some(feed) = feeds.open.get(&id) {
+            return Ok(feed.clone());
+        }
+        let value = self.state.get(&StateKey::feed(id));
+        let registration = value.as_deref().and_then(Registration::decode);
+        let published = match feeds.rows.get(&id) {
+            Some(row) => self.restore(row)?,
+            None => Published::default(),
+        };
+        let epoch = registration
+            .as_ref()
+            .map_or(FIRST_EPOCH, |known| known.epoch);
+        let options = registration.map(|known| known.options);
+        let feed = Arc::new(FeedState::new(key.clone(), id, epoch, options, published));
+        feeds.open.insert(id, feed.clone());
+        Ok(feed)
+    }
+
+    fn restore(&self, row: &FeedRow) -> Result<Published> {
+        let frames = self.catalog.lock().frames(row)?;
+        Ok(Published {
+            directory: Directory::restore(frames),
+            tail: row.tail,
+            time: row.time,
+            lsn: Lsn(row.lsn),
+            live: row.live,
+            live_bytes: row.live_bytes,
+        })
+    }
+
+    /// Before a read in relaxed durability: what was acknowledged is synced and published, so that
+    /// a caller sees its own writes, and nobody sees anything that a power failure could undo.
+    pub(crate) fn make_visible(&self, feed: &FeedState) {
+        if self.log.acknowledged_stage() == Stage::Written && feed.has_unpublished() {
+            // After a failure there is nothing more to show than what was published.
+            let _ = self.log.flush();
+        }
+    }
+
+    /// Takes the feed's write lock, with queued commits settled. `aborts` is the log's abort count
+    /// that the classification is going to rest on.
+    pub(crate) fn write_turn<'a>(
+        &self,
+        feed: &'a FeedState,
+        aborts: u64,
+    ) -> MutexGuard<'a, Writer> {
+        let mut writer = feed.writer.lock();
+        let registered = self.state.get(&StateKey::feed(feed.id)).is_some();
+        writer.settle(feed, registered, aborts);
+        writer
+    }
+
+    /// Makes sure that the feed's index is in memory.
+    pub(crate) fn load_index(&self, feed: &Arc<FeedState>) -> Result<()> {
+        self.budget.touch(feed);
+        if feed.index.read().index.is_some() {
+            return Ok(());
+        }
+        let mut resident = feed.index.write();
+        if resident.index.is_some() {
+            return Ok(());
+        }
+        let frames: Vec<FrameRef> = {
+            let published = feed.published.read();
+            let frames = published.directory.frames().iter();
+            let visible = frames.filter(|f| f.live_count > 0 && f.lsn <= published.lsn);
+            visible.cloned().collect()
+        };
+        let live: usize = frames.iter().map(|frame| frame.live_count as usize).sum();
+        let mut entries = Vec::with_capacity(live);
+        for frame in &frames {
+            self.read_entries(frame, &mut entries)?;
+        }
+        resident.index = Some(Index::build(entries));
+        resident.pending.clear();
+        self.note_memory(feed, &resident);
+        drop(resident);
+        self.budget.admit(feed);
+        self.budget.enforce(feed);
+        Ok(())
+    }
+
+    pub(crate) fn note_memory(&self, feed: &FeedState, resident: &Resident) {
+        self.budget
+            .resize(feed, resident.index.as_ref().map_or(0, Index::memory));
+    }
+
+    /// Reads the live entries of a frame, verified as a whole.
+    fn read_entries(&self, frame: &FrameRef, entries: &mut Vec<IndexEntry>) -> Result<()> {
+        let Some(segment) = self.log.segment(frame.segment) else {
+            let path = frame.segment.path(self.log.dir());
+            return Err(Error::corrupt(
+                &path,
+                frame.offset,
+                "a frame's segment is missing",
+            ));
+        };
+        let (_, ids_at, _) = frame.areas();
+        let mut bytes = vec![0; (ids_at - frame.offset) as usize];
+        segment.read(&mut bytes, frame.offset)?;
+        let damaged = |what| Error::corrupt(&segment.path, frame.offset, what);
+        let (header, _) = FrameHeader::decode(&bytes, frame.offset, segment.header.nonce)
+            .ok_or_else(|| damaged("frame header"))?;
+        let table = &bytes[FRAME_HEADER_LEN..];
+        if header.first != frame.first || header.content_sum != checksum(0, &[table]) {
+            return Err(damaged("frame entries"));
+        }
+        let table = entry_table(table);
+        for index in frame.live_from(0) {
+            let decode = |index: u32| table.get(index as usize).and_then(Entry::decode);
+            let entry = decode(index).ok_or_else(|| damaged("frame entries"))?;
+            let start = index
+                .checked_sub(1)
+                .and_then(decode)
+                .map_or(0, |before| before.body_end);
+            let position = frame.first + u64::from(index);
+            entries.push(IndexEntry::new(
+                &entry,
+                position,
+                entry.body_end.saturating_sub(start),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The positions of the newest visible versions of `ids`, and the tail they were seen at.
+    pub(crate) fn positions<'a>(
+        &self,
+        feed: &Arc<FeedState>,
+        ids: impl Iterator<Item = &'a str>,
+    ) -> Result<(Vec<Option<u64>>, u64)> {
+        let keys: Vec<Fingerprint> = ids.map(|id| self.hasher.id(id.as_bytes())).collect();
+        loop {
+            self.load_index(feed)?;
+            let resident = feed.index.read();
+            if resident.index.is_none() {
+                // Evicted in between by somebody else's load.
+                continue;
+            }
+            let tail = feed.published.read().tail;
+            let position = |key| resident.visible(key, tail).map(|entry| entry.position());
+            return Ok((keys.into_iter().map(position).collect(), tail));
+        }
+    }
+
+    /// Where the payload of a deleted record is: in the version before its deletion.
+    pub(crate) fn payload_holder(&self, feed: &FeedState, position: u64) -> Result<PayloadHolder> {
+        let span = {
+            let published = feed.published.read();
+            let frame = published.directory.find(position).ok_or_else(|| {
+                Error::corrupt(&self.path, 0, "a deleted record's payload is in no frame")
+            })?;
+            Span::new(&self.log, frame, vec![(position - frame.first) as u32])?
+        };
+        let mut located = Vec::new();
+        span.locate(&mut located)?;
+        match located.first() {
+            Some(&located) => Ok(PayloadHolder { span, located }),
+            None => Err(Error::corrupt(span.path(), 0, "record entry")),
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // A store that fails to close is recovered by the next open; there is nobody to tell.
+        let _ = self.close();
+    }
+}

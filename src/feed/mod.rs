@@ -1,0 +1,377 @@
+//! Feeds: one dataset of one connection, and the handle to it.
+//!
+//! * [`state`]: what is in memory of a feed, and its locks
+//! * [`directory`]: the feed's frames and which of their records are live
+//! * [`page`]: pages of the change feed
+//! * [`read`]: reading records out of frames
+
+pub(crate) mod directory;
+mod iter;
+pub(crate) mod page;
+pub(crate) mod read;
+pub(crate) mod state;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+pub use iter::Records;
+
+use crate::codec::Encoder;
+use crate::cursor::Cursor;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::feed::page::{List, Page, check_cursor};
+use crate::feed::state::FeedState;
+use crate::options::FeedOptions;
+use crate::record::Applied;
+use crate::state::{Registration, StateKey};
+use crate::stats::FeedStats;
+use crate::write::inputs::{self, Input, JsonText};
+use crate::write::{StateWrite, Verb, Write, execute};
+
+/// The longest connection, model, variant or sync name, in bytes.
+const NAME_MAX: usize = 255;
+/// The variant that means none.
+const BASE_VARIANT: &str = "base";
+
+/// What names a feed: connection, model, and an optional variant. Always compared as a whole.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
+pub struct FeedKey {
+    /// Whose data it is, such as the id of an account's connection to an API.
+    pub connection: String,
+    /// What the records are, such as `Contact`.
+    pub model: String,
+    /// A dataset of its own under the same model; `base` stands for none.
+    pub variant: String,
+}
+
+impl FeedKey {
+    /// A key; an empty variant is `base`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidName`] when a name is empty, longer than 255 bytes, or has a NUL byte.
+    pub fn new(connection: &str, model: &str, variant: &str) -> Result<Self> {
+        check_name("connection", connection)?;
+        check_name("model", model)?;
+        let variant = if variant.is_empty() {
+            BASE_VARIANT
+        } else {
+            variant
+        };
+        check_name("variant", variant)?;
+        let [connection, model, variant] = [connection, model, variant].map(str::to_owned);
+        Ok(Self {
+            connection,
+            model,
+            variant,
+        })
+    }
+
+    /// The bytes that the feed's id is the hash of.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let names = Encoder::default().bytes(self.connection.as_bytes());
+        names
+            .bytes(self.model.as_bytes())
+            .bytes(self.variant.as_bytes())
+            .finish()
+    }
+}
+
+pub(crate) fn check_name(what: &'static str, name: &str) -> Result<()> {
+    if name.is_empty() || name.len() > NAME_MAX || name.contains('\0') {
+        return Err(Error::InvalidName {
+            what,
+            name: name.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+impl fmt::Display for FeedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.connection, self.model)?;
+        if self.variant == BASE_VARIANT {
+            Ok(())
+        } else {
+            write!(f, "/{}", self.variant)
+        }
+    }
+}
+
+/// A handle to one feed of an open store. Cheap to clone and to send to other threads; it keeps
+/// the store's files open until it is dropped or the store is closed.
+#[derive(Clone)]
+pub struct Feed {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) state: Arc<FeedState>,
+}
+
+impl fmt::Debug for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Feed").field(&self.state.key).finish()
+    }
+}
+
+impl Feed {
+    /// What names the feed.
+    pub fn key(&self) -> &FeedKey {
+        &self.state.key
+    }
+
+    /// Saves records: typed ones, `serde_json::Value`s, or verbatim JSON as
+    /// `serde_json::value::RawValue`. Each must serialize to a JSON object with a field `id`, a
+    /// string or a number.
+    ///
+    /// A record is `Unchanged` when its JSON is the same *value* as the stored one: the order of
+    /// keys, white space and the spelling of numbers and strings do not matter, array order does.
+    /// The call is atomic, and one invalid record refuses it whole. In the feed the changed
+    /// records come in input order; of several with the same id, the first one counts.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRecord`] or [`Error::Serialize`] with the record's index,
+    /// [`Error::DiskFull`], [`Error::Poisoned`] after a failure, [`Error::Closed`].
+    ///
+    /// ```
+    /// use highwater::Outcome;
+    /// use serde_json::json;
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = highwater::Store::open(dir.path())?;
+    /// let contacts = store.feed("conn-42", "Contact")?;
+    /// let _ = contacts.batch_save(&[json!({"id": 1, "name": "Ada"}), json!({"id": 2})])?;
+    /// let again = contacts.batch_save(&[json!({"name": "Ada", "id": "1"}), json!({"id": 3})])?;
+    /// // The id 1 and the id "1" are the same record, but its value has changed.
+    /// assert_eq!(again.outcomes, [Outcome::Updated, Outcome::Added]);
+    /// # Ok::<(), highwater::Error>(())
+    /// ```
+    pub fn batch_save<T: Serialize>(&self, records: &[T]) -> Result<Applied> {
+        self.write_json(Verb::SaveJson, records)
+    }
+
+    /// Saves records with opaque payloads: pairs of id and bytes, compared byte for byte.
+    ///
+    /// # Errors
+    /// As for [`Feed::batch_save`].
+    pub fn batch_save_raw<I, B>(&self, records: &[(I, B)]) -> Result<Applied>
+    where
+        I: AsRef<str>,
+        B: AsRef<[u8]>,
+    {
+        let inputs = inputs::raw(records, self.engine.options.payload_max)?;
+        self.write(Verb::SaveRaw, &inputs)
+    }
+
+    /// Merges partial JSON objects, each with its `id`, into the stored records: objects merge
+    /// recursively, arrays and scalars replace, `null` overwrites, absent fields are kept.
+    ///
+    /// A record that is absent or deleted is `NotFound`; a merge that changes nothing is
+    /// `Unchanged`.
+    ///
+    /// # Errors
+    /// As for [`Feed::batch_save`]; also when a stored payload is not JSON.
+    pub fn batch_update<T: Serialize>(&self, partials: &[T]) -> Result<Applied> {
+        self.write_json(Verb::Update, partials)
+    }
+
+    /// Deletes records by id. Their last payload is kept and shown with the deletion.
+    ///
+    /// A record that is deleted already is `Unchanged`, an unknown one `NotFound`; neither appears
+    /// in the feed.
+    ///
+    /// # Errors
+    /// As for [`Feed::batch_save`].
+    pub fn batch_delete<I: AsRef<str>>(&self, ids: &[I]) -> Result<Applied> {
+        self.write(Verb::Delete, &inputs::ids(ids)?)
+    }
+
+    fn write_json<T: Serialize>(&self, verb: Verb, records: &[T]) -> Result<Applied> {
+        let text = JsonText::new(records)?;
+        let ids = text.ids(self.engine.options.payload_max)?;
+        self.write(verb, &text.inputs(&ids))
+    }
+
+    fn write(&self, verb: Verb, inputs: &[Input<'_>]) -> Result<Applied> {
+        if inputs.is_empty() {
+            self.engine.log.check_open()?;
+            let outcomes = Vec::new();
+            return Ok(Applied {
+                outcomes,
+                totals: Default::default(),
+                last_cursor: None,
+            });
+        }
+        let write = Write {
+            feed: self.state.clone(),
+            verb,
+            inputs,
+        };
+        let mut applied = execute(&self.engine, &[write], &[])?;
+        // One write, one result.
+        applied.pop().ok_or(Error::Closed)
+    }
+
+    /// Reads a page of the change feed: every record once, at the position of its newest change.
+    ///
+    /// A page always says where to go on and whether there is more, also when it is empty. A
+    /// consumer that passes each page's resume cursor as the next `after` sees every change, and
+    /// ends with exactly the live records.
+    ///
+    /// # Errors
+    /// [`Error::ForeignCursor`] or [`Error::StaleCursor`] for a cursor that is not of this feed,
+    /// [`Error::InvalidArgument`] for a limit out of range, [`Error::Corrupt`] for damage.
+    ///
+    /// ```
+    /// use highwater::List;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = highwater::Store::open(dir.path())?;
+    /// # let feed = store.feed("conn-42", "Contact")?;
+    /// # let _ = feed.batch_save_raw(&[("a", "1"), ("b", "2"), ("c", "3")])?;
+    /// let mut cursor = None;
+    /// loop {
+    ///     let page = feed.list(&List::new().after(cursor).limit(2))?;
+    ///     for record in page.iter() {
+    ///         println!("{} {}", record.last_action, record.id);
+    ///     }
+    ///     cursor = Some(page.resume_cursor());
+    ///     if !page.has_more() {
+    ///         break;
+    ///     }
+    /// }
+    /// # Ok::<(), highwater::Error>(())
+    /// ```
+    pub fn list(&self, list: &List) -> Result<Page> {
+        self.engine.check_not_closed()?;
+        page::list(&self.engine, &self.state, list)
+    }
+
+    /// Reads records by id, in the order given. Deleted ones are there and say so; ids that were
+    /// never saved are left out.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] for damage, or an I/O error.
+    pub fn get<I: AsRef<str>>(&self, ids: &[I]) -> Result<Page> {
+        self.engine.check_not_closed()?;
+        let ids: Vec<&str> = ids.iter().map(AsRef::as_ref).collect();
+        page::get(&self.engine, &self.state, &ids)
+    }
+
+    /// Iterates over the feed from after a cursor (`None`: from the beginning), in change order, a
+    /// page at a time in memory. Ends when it has caught up with the newest change.
+    pub fn records(&self, after: Option<Cursor>) -> Records {
+        Records::new(self.clone(), after)
+    }
+
+    /// The cursor of the oldest change in the feed; `None` when the feed is empty.
+    ///
+    /// # Errors
+    /// An I/O error, or damage found on the way.
+    pub fn first_cursor(&self) -> Result<Option<Cursor>> {
+        self.visible(|published| {
+            let frames = published.directory.frames().iter();
+            let mut live = frames.filter(|f| f.live_count > 0 && f.first <= published.tail);
+            let frame = live.next()?;
+            Some(frame.first + u64::from(frame.live_from(0).next()?))
+        })
+    }
+
+    /// The cursor of the newest change in the feed; `None` when the feed is empty.
+    ///
+    /// # Errors
+    /// As for [`Feed::first_cursor`].
+    pub fn last_cursor(&self) -> Result<Option<Cursor>> {
+        self.visible(|published| {
+            let frames = published.directory.frames().iter().rev();
+            let mut live = frames.filter(|f| f.live_count > 0 && f.first <= published.tail);
+            let frame = live.next()?;
+            Some(frame.first + u64::from(frame.live_below(frame.count).next()?))
+        })
+    }
+
+    fn visible(
+        &self,
+        position: impl Fn(&state::Published) -> Option<u64>,
+    ) -> Result<Option<Cursor>> {
+        self.engine.check_not_closed()?;
+        self.engine.make_visible(&self.state);
+        let published = self.state.published.read();
+        Ok(position(&published).map(|position| self.state.cursor(position)))
+    }
+
+    /// How many live records the feed has.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn count(&self) -> Result<u64> {
+        Ok(self.stats()?.live)
+    }
+
+    /// The bytes of all live records' payloads together.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn size(&self) -> Result<u64> {
+        Ok(self.stats()?.live_bytes)
+    }
+
+    /// Counts and sizes of the feed.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn stats(&self) -> Result<FeedStats> {
+        self.engine.check_not_closed()?;
+        self.engine.make_visible(&self.state);
+        Ok(FeedStats::of(&self.state))
+    }
+
+    /// Waits until something newer than `after` is visible (`None`: until anything is), and says
+    /// whether it is; false when `timeout` passed first.
+    ///
+    /// # Errors
+    /// For a cursor that is not of this feed, as in [`Feed::list`].
+    pub fn wait(&self, after: Option<Cursor>, timeout: Duration) -> Result<bool> {
+        self.engine.check_not_closed()?;
+        let position = after.map_or(Ok(0), |cursor| check_cursor(&self.state, cursor))?;
+        self.engine.make_visible(&self.state);
+        Ok(self.state.wait_past(position, timeout))
+    }
+
+    /// The options the feed was configured with.
+    pub fn options(&self) -> FeedOptions {
+        self.state.writer.lock().options.clone()
+    }
+
+    /// Sets the feed's options, durably, for all writes that begin after this returns.
+    ///
+    /// # Errors
+    /// As for any write.
+    pub fn configure(&self, options: FeedOptions) -> Result<()> {
+        let key = StateKey::feed(self.state.id);
+        let registration = Registration {
+            key: self.state.key.clone(),
+            epoch: self.state.epoch,
+            options: options.clone(),
+        };
+        let value = registration.encode();
+        let change = |_| Ok(Some(value.clone()));
+        execute(
+            &self.engine,
+            &[],
+            &[StateWrite {
+                key,
+                change: &change,
+            }],
+        )?;
+        let mut writer = self.state.writer.lock();
+        writer.options = options;
+        writer.registered = true;
+        drop(writer);
+        // The index may hold fingerprints of payloads that are equal only under the old options.
+        self.engine.budget.resize(&self.state, 0);
+        self.state.evict();
+        Ok(())
+    }
+}

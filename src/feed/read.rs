@@ -1,0 +1,224 @@
+//! Reading records back: entries first, then exactly the ids and payloads that are wanted, each
+//! verified by its checksum. Neighbouring records share one read.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::feed::directory::FrameRef;
+use crate::log::commit::Log;
+use crate::log::format::{ENTRY_LEN, Entry, entry_table};
+use crate::log::segment::Segment;
+
+/// Wanted records of a frame that lie at most this far apart share one read of entries.
+const ENTRY_GAP_MAX: u32 = 32;
+/// Wanted payloads at most this many bytes apart share one read.
+const BODY_GAP_MAX: u64 = 16 << 10;
+
+/// Some records of one frame, to be read without holding a lock.
+pub(crate) struct Span {
+    segment: Arc<Segment>,
+    first: u64,
+    time: u64,
+    count: u32,
+    entries_at: u64,
+    ids_at: u64,
+    bodies_at: u64,
+    ids_len: u32,
+    bodies_len: u32,
+    /// Indexes in the frame, ascending.
+    pub(crate) wanted: Vec<u32>,
+}
+
+/// A wanted record whose entry was read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Located {
+    pub(crate) position: u64,
+    pub(crate) time: u64,
+    pub(crate) entry: Entry,
+    raw: [u8; ENTRY_LEN],
+    id_start: u32,
+    body_start: u32,
+    entry_at: u64,
+}
+
+impl Located {
+    pub(crate) fn body_len(&self) -> u32 {
+        self.entry.body_end - self.body_start
+    }
+}
+
+/// A record in a buffer.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) position: u64,
+    pub(crate) time: u64,
+    pub(crate) entry: Entry,
+    pub(crate) id: Range<usize>,
+    pub(crate) body: Range<usize>,
+}
+
+impl Span {
+    pub(crate) fn new(log: &Log, frame: &FrameRef, wanted: Vec<u32>) -> Result<Self> {
+        let Some(segment) = log.segment(frame.segment) else {
+            let path = frame.segment.path(log.dir());
+            return Err(Error::corrupt(
+                &path,
+                frame.offset,
+                "a frame's segment is missing",
+            ));
+        };
+        let (entries_at, ids_at, bodies_at) = frame.areas();
+        Ok(Self {
+            segment,
+            first: frame.first,
+            time: frame.time,
+            count: frame.count,
+            entries_at,
+            ids_at,
+            bodies_at,
+            ids_len: frame.ids_len,
+            bodies_len: frame.bodies_len,
+            wanted,
+        })
+    }
+
+    /// Reads the entries of the wanted records.
+    pub(crate) fn locate(&self, located: &mut Vec<Located>) -> Result<()> {
+        let mut table = Vec::new();
+        let mut rest = self.wanted.as_slice();
+        while let Some(&start) = rest.first() {
+            let near = rest
+                .windows(2)
+                .take_while(|pair| pair[1] - pair[0] <= ENTRY_GAP_MAX);
+            let (run, later) = rest.split_at(near.count() + 1);
+            rest = later;
+            let end = run.last().map_or(start, |last| *last);
+            // The entry before the first tells where the first starts.
+            let from = start.saturating_sub(1);
+            table.resize((end - from + 1) as usize * ENTRY_LEN, 0);
+            self.segment.read(&mut table, self.entry_at(from))?;
+            let entries = entry_table(&table);
+            for &index in run {
+                located.push(self.locate_one(entries, from, index)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn entry_at(&self, index: u32) -> u64 {
+        self.entries_at + u64::from(index) * ENTRY_LEN as u64
+    }
+
+    fn locate_one(&self, table: &[[u8; ENTRY_LEN]], from: u32, index: u32) -> Result<Located> {
+        let damaged = || Error::corrupt(&self.segment.path, self.entry_at(index), "record entry");
+        let decode = |index: u32| {
+            let raw = table.get((index - from) as usize).ok_or_else(damaged)?;
+            Ok::<_, Error>((*raw, Entry::decode(raw).ok_or_else(damaged)?))
+        };
+        let (raw, entry) = decode(index)?;
+        let (id_start, body_start) = match index.checked_sub(1) {
+            Some(before) => {
+                let before = decode(before)?.1;
+                (before.id_end, before.body_end)
+            }
+            None => (0, 0),
+        };
+        let plausible = id_start <= entry.id_end
+            && entry.id_end <= self.ids_len
+            && body_start <= entry.body_end
+            && entry.body_end <= self.bodies_len
+            && index < self.count;
+        if !plausible {
+            return Err(damaged());
+        }
+        Ok(Located {
+            position: self.first + u64::from(index),
+            time: self.time,
+            entry,
+            raw,
+            id_start,
+            body_start,
+            entry_at: self.entry_at(index),
+        })
+    }
+
+    /// Reads ids, and payloads if wanted, of records located in this span into `buffer`.
+    pub(crate) fn load(
+        &self,
+        located: &[Located],
+        bodies: bool,
+        buffer: &mut Vec<u8>,
+        rows: &mut Vec<Row>,
+    ) -> Result<()> {
+        let (Some(first), Some(last)) = (located.first(), located.last()) else {
+            return Ok(());
+        };
+        let ids_start = buffer.len();
+        buffer.resize(ids_start + (last.entry.id_end - first.id_start) as usize, 0);
+        self.segment.read(
+            &mut buffer[ids_start..],
+            self.ids_at + u64::from(first.id_start),
+        )?;
+        let first_row = rows.len();
+        for record in located {
+            let start = ids_start + (record.id_start - first.id_start) as usize;
+            let id = start..ids_start + (record.entry.id_end - first.id_start) as usize;
+            let text = &buffer[id.clone()];
+            let intact = Entry::is_intact(&record.raw, record.position, text)
+                && std::str::from_utf8(text).is_ok();
+            if !intact {
+                let path = &self.segment.path;
+                return Err(Error::corrupt(path, record.entry_at, "record entry or id"));
+            }
+            rows.push(Row {
+                position: record.position,
+                time: record.time,
+                entry: record.entry,
+                id,
+                body: 0..0,
+            });
+        }
+        if bodies {
+            self.load_bodies(located, buffer, &mut rows[first_row..])?;
+        }
+        Ok(())
+    }
+
+    fn load_bodies(
+        &self,
+        located: &[Located],
+        buffer: &mut Vec<u8>,
+        rows: &mut [Row],
+    ) -> Result<()> {
+        let mut at = 0;
+        while at < located.len() {
+            let near = located[at..].windows(2).take_while(|pair| {
+                u64::from(pair[1].body_start - pair[0].entry.body_end) <= BODY_GAP_MAX
+            });
+            let end = at + near.count() + 1;
+            let run = &located[at..end];
+            let from = run[0].body_start;
+            let to = run[run.len() - 1].entry.body_end;
+            let start = buffer.len();
+            buffer.resize(start + (to - from) as usize, 0);
+            self.segment
+                .read(&mut buffer[start..], self.bodies_at + u64::from(from))?;
+            for (record, row) in run.iter().zip(&mut rows[at..end]) {
+                row.body = start + (record.body_start - from) as usize
+                    ..start + (record.entry.body_end - from) as usize;
+                if Entry::sum_of(&buffer[row.body.clone()]) != record.entry.body_sum {
+                    let offset = self.bodies_at + u64::from(record.body_start);
+                    return Err(Error::corrupt(&self.segment.path, offset, "payload"));
+                }
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// The path of the span's segment, for errors.
+    pub(crate) fn path(&self) -> &std::path::Path {
+        &self.segment.path
+    }
+}

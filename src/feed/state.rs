@@ -1,0 +1,289 @@
+//! What the engine keeps in memory for a feed that is in use, and its three locks.
+//!
+//! * `writer` lines writers up; it is held while a batch is classified, also across disk reads.
+//! * `index` is held for moments: to look keys up, and to put a batch's changes in.
+//! * `published` is what readers see; the commit leader changes it, readers copy from it.
+//!
+//! Locks are taken in this order, and feeds in the order of their ids.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::catalog::{FeedChanges, FeedRow};
+use crate::cursor::{Cursor, FeedId};
+use crate::feed::FeedKey;
+use crate::feed::directory::Directory;
+use crate::hash::Fingerprint;
+use crate::index::{Index, IndexEntry};
+use crate::log::Lsn;
+use crate::log::commit::{POSITION_JUMP, Stage, Ticket};
+use crate::log::format::FrameHeader;
+use crate::options::FeedOptions;
+use crate::publish::Place;
+
+/// See the module.
+pub(crate) struct FeedState {
+    pub(crate) id: FeedId,
+    pub(crate) key: FeedKey,
+    pub(crate) epoch: u32,
+    pub(crate) writer: Mutex<Writer>,
+    pub(crate) index: RwLock<Resident>,
+    pub(crate) published: RwLock<Published>,
+    /// The newest commit of this feed that was handed to the operating system.
+    written: AtomicU64,
+    /// When the index was last used, in uses of any index; for eviction.
+    pub(crate) last_use: AtomicU64,
+    pub(crate) index_memory: AtomicUsize,
+    bell: (Mutex<()>, Condvar),
+}
+
+/// What the next writer starts from: the published state plus everything in the commit queue.
+pub(crate) struct Writer {
+    /// The next free position.
+    pub(crate) next: u64,
+    /// Commit time of the newest commit, in microseconds.
+    pub(crate) time: u64,
+    pub(crate) live: u64,
+    pub(crate) live_bytes: u64,
+    /// Whether the log has the feed's registration.
+    pub(crate) registered: bool,
+    pub(crate) options: FeedOptions,
+    /// The newest commit of the feed; decides about the jump after an unclean end.
+    pub(crate) lsn: Lsn,
+    /// [`crate::log::commit::Log::aborts`] when the feed was last settled.
+    pub(crate) aborts: u64,
+}
+
+/// The index, while it is in memory, and what is not published yet.
+#[derive(Default)]
+pub(crate) struct Resident {
+    /// Has queued changes already, so that the next batch is compared with them.
+    pub(crate) index: Option<Index>,
+    /// Commits in the queue, oldest first.
+    pub(crate) pending: VecDeque<Pending>,
+}
+
+/// What a queued commit replaced in the index: readers go on seeing this until it is published.
+pub(crate) struct Pending {
+    pub(crate) ticket: Arc<Ticket>,
+    pub(crate) before: Vec<(Fingerprint, Option<IndexEntry>)>,
+}
+
+/// What readers see.
+#[derive(Clone, Default)]
+pub(crate) struct Published {
+    /// May have frames past `tail` already; they do not show.
+    pub(crate) directory: Directory,
+    /// Position of the newest visible change; 0 when there never was one.
+    pub(crate) tail: u64,
+    pub(crate) time: u64,
+    pub(crate) lsn: Lsn,
+    pub(crate) live: u64,
+    pub(crate) live_bytes: u64,
+}
+
+impl FeedState {
+    pub(crate) fn new(
+        key: FeedKey,
+        id: FeedId,
+        epoch: u32,
+        options: Option<FeedOptions>,
+        published: Published,
+    ) -> Self {
+        let writer = Writer {
+            next: published.tail + 1,
+            time: published.time,
+            live: published.live,
+            live_bytes: published.live_bytes,
+            registered: options.is_some(),
+            options: options.unwrap_or_default(),
+            lsn: published.lsn,
+            aborts: 0,
+        };
+        Self {
+            id,
+            key,
+            epoch,
+            writer: Mutex::new(writer),
+            index: RwLock::default(),
+            written: AtomicU64::new(published.lsn.0),
+            published: RwLock::new(published),
+            last_use: AtomicU64::new(0),
+            index_memory: AtomicUsize::new(0),
+            bell: (Mutex::new(()), Condvar::new()),
+        }
+    }
+
+    pub(crate) fn cursor(&self, position: u64) -> Cursor {
+        Cursor {
+            feed: self.id,
+            epoch: self.epoch,
+            position,
+        }
+    }
+
+    /// Whether a commit of this feed was acknowledged that readers do not see yet. Only in relaxed
+    /// durability can that be.
+    pub(crate) fn has_unpublished(&self) -> bool {
+        self.written.load(Ordering::Acquire) > self.published.read().lsn.0
+    }
+
+    pub(crate) fn set_written(&self, lsn: Lsn) {
+        self.written.fetch_max(lsn.0, Ordering::AcqRel);
+    }
+
+    /// Wakes everybody who waits for a change.
+    pub(crate) fn announce(&self) {
+        let _guard = self.bell.0.lock();
+        self.bell.1.notify_all();
+    }
+
+    /// Waits until something newer than `position` is visible; false when `timeout` passed first.
+    pub(crate) fn wait_past(&self, position: u64, timeout: Duration) -> bool {
+        // No deadline at all when the time-out is too long to be represented.
+        let deadline = Instant::now().checked_add(timeout);
+        let mut guard = self.bell.0.lock();
+        while self.published.read().tail <= position {
+            let timed_out = match deadline {
+                Some(deadline) => self.bell.1.wait_until(&mut guard, deadline).timed_out(),
+                None => {
+                    self.bell.1.wait(&mut guard);
+                    false
+                }
+            };
+            if timed_out {
+                return self.published.read().tail > position;
+            }
+        }
+        true
+    }
+
+    /// Applies a frame that was found in the log when the store was opened.
+    pub(crate) fn restore_frame(&self, header: &FrameHeader, place: Place, superseded: &[u64]) {
+        let mut published = self.published.write();
+        published.directory.push(header, place);
+        published.directory.retire(superseded);
+        published.tail = header.first + u64::from(header.count) - 1;
+        published.time = header.time;
+        published.lsn = header.lsn;
+        published.live = header.live;
+        published.live_bytes = header.live_bytes;
+        self.set_written(header.lsn);
+        let mut writer = self.writer.lock();
+        writer.next = published.tail + 1;
+        writer.time = header.time;
+        writer.live = header.live;
+        writer.live_bytes = header.live_bytes;
+        writer.lsn = header.lsn;
+    }
+
+    /// What the catalog lacks of this feed; everything when `whole`.
+    pub(crate) fn changes(&self, whole: bool) -> Option<FeedChanges> {
+        let mut published = self.published.write();
+        if published.tail == 0 {
+            return None;
+        }
+        let lsn = published.lsn;
+        let chunks = published.directory.take_dirty(lsn, whole);
+        if chunks.is_empty() {
+            return None;
+        }
+        let row = FeedRow {
+            feed: self.id.0,
+            tail: published.tail,
+            time: published.time,
+            lsn: lsn.0,
+            live: published.live,
+            live_bytes: published.live_bytes,
+            // The catalog knows these.
+            chunks: 0,
+            chunks_sum: 0,
+        };
+        Some(FeedChanges { row, chunks })
+    }
+
+    /// Drops the index to free its memory, unless it is in use or has queued changes.
+    pub(crate) fn evict(&self) -> bool {
+        // A writer remembers slots of the index while it classifies.
+        let Some(_writer) = self.writer.try_lock() else {
+            return false;
+        };
+        let Some(mut resident) = self.index.try_write() else {
+            return false;
+        };
+        let published = self.published.read().lsn;
+        let settled = resident
+            .pending
+            .iter()
+            .all(|pending| pending.ticket.lsn <= published);
+        if !settled {
+            return false;
+        }
+        resident.pending.clear();
+        resident.index = None;
+        true
+    }
+}
+
+impl Writer {
+    /// Takes note of what became of queued commits: forgets the published ones, and starts over
+    /// from the published state when some were aborted. `aborts` must have been read before.
+    pub(crate) fn settle(&mut self, feed: &FeedState, registered: bool, aborts: u64) {
+        let mut resident = feed.index.write();
+        // Every commit that was not aborted was published before the abort count went up.
+        if aborts != self.aborts && resident.pending.iter().any(|p| p.ticket.is_aborted()) {
+            resident.pending.clear();
+            resident.index = None;
+            let published = feed.published.read();
+            self.live = published.live;
+            self.live_bytes = published.live_bytes;
+            self.lsn = published.lsn;
+            self.registered = registered;
+        }
+        self.aborts = aborts;
+        while resident
+            .pending
+            .front()
+            .is_some_and(|p| p.ticket.reached(Stage::Durable))
+        {
+            resident.pending.pop_front();
+        }
+    }
+
+    /// The next position to give out. After an unclean end of the store, a feed's first commit
+    /// jumps past every position that may have been shown and lost.
+    pub(crate) fn next_position(&self, recovered: Lsn) -> u64 {
+        if self.lsn < recovered {
+            self.next + POSITION_JUMP
+        } else {
+            self.next
+        }
+    }
+}
+
+impl Resident {
+    /// The newest visible version of a record, for readers; the index must be in memory.
+    pub(crate) fn visible(&self, key: Fingerprint, tail: u64) -> Option<IndexEntry> {
+        let index = self.index.as_ref()?;
+        let newest = index.find(key).map(|slot| *index.entry(slot));
+        if newest.is_none_or(|entry| entry.position() <= tail) {
+            return newest;
+        }
+        // In flight: the oldest queued commit that changed it knows what was there before.
+        let replaced = self.pending.iter().flat_map(|pending| &pending.before);
+        let mut versions = replaced
+            .filter(|(changed, _)| *changed == key)
+            .map(|(_, old)| *old);
+        let visible = |old: &Option<IndexEntry>| old.is_none_or(|old| old.position() <= tail);
+        // The newest of the visible ones: commits already published may still be in the list.
+        let mut found = None;
+        for version in versions.by_ref().filter(visible) {
+            found = version.or(found);
+        }
+        found
+    }
+}

@@ -1,0 +1,75 @@
+//! Highwater is an embedded records cache: it keeps copies of records that come from other
+//! people's APIs, tells what was added, updated and deleted since last time, and serves those
+//! changes as a feed that is read by cursor and never loses one.
+//!
+//! ```
+//! use highwater::{List, Store};
+//! use serde_json::json;
+//!
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let path = dir.path();
+//! let store = Store::open(path)?;
+//! let contacts = store.feed("conn-42", "Contact")?;
+//!
+//! // A sync run saves what it fetched; most of it is unchanged next time.
+//! contacts.batch_save(&[json!({"id": 1, "name": "Ada"}), json!({"id": 2, "name": "Bob"})])?;
+//! let applied = contacts.batch_save(&[json!({"name": "Ada", "id": 1}), json!({"id": 3})])?;
+//! assert_eq!((applied.totals.added, applied.totals.unchanged), (1, 1));
+//!
+//! // An app reads the changes, remembers the cursor, and goes on from there next time.
+//! let page = contacts.list(&List::new())?;
+//! assert_eq!(page.len(), 3);
+//! let cursor = page.resume_cursor().to_string();
+//!
+//! contacts.batch_delete(&["2"])?;
+//! let page = contacts.list(&List::new().after(cursor.parse::<highwater::Cursor>()?))?;
+//! let change = page.get(0).expect("one change");
+//! assert_eq!((change.id, change.last_action.as_str()), ("2", "DELETED"));
+//! # Ok::<(), highwater::Error>(())
+//! ```
+//!
+//! # The story in the code
+//!
+//! Records come in and are hashed (`hash`), compared with the index and classified
+//! (`write`), framed and appended to the log in groups (`log`), published under a cursor
+//! (`publish`), and read back as pages (`feed`). The catalog saves where everything is, and
+//! `recovery` opens a store after whatever happened to it.
+
+mod background;
+mod budget;
+mod catalog;
+mod checksum;
+mod codec;
+mod cursor;
+mod documents;
+mod engine;
+mod error;
+mod feed;
+mod hash;
+mod index;
+mod json;
+mod log;
+mod options;
+mod publish;
+mod record;
+mod recovery;
+mod state;
+mod stats;
+pub mod storage;
+mod store;
+mod verify;
+mod write;
+
+pub use cursor::Cursor;
+pub use documents::{Checkpoint, Expected};
+pub use error::{Error, RecordError, Result};
+pub use feed::page::{List, Order, Page};
+pub use feed::{Feed, FeedKey, Records};
+pub use options::{Durability, FeedOptions, Options};
+pub use record::{
+    Action, Actions, Applied, Outcome, OwnedRecord, ParseActionsError, Record, Timestamp, Totals,
+};
+pub use stats::{FeedInfo, FeedStats, StoreStats};
+pub use store::Store;
+pub use verify::VerifyReport;
+pub use write::batch::WriteBatch;

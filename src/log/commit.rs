@@ -1,0 +1,657 @@
+//! The commit queue: writers enqueue finished frames, the first that waits leads the whole group
+//! through one write and one sync, and publishes it in log order.
+//!
+//! Publishing comes strictly after the sync. A reader that was shown a change before it was
+//! durable would skip the version it superseded, and lose the record for ever if the power failed.
+//! This holds in relaxed mode too: there a writer returns before the sync, but readers see the
+//! change only after it (see [`Log::flush`]).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::error::{Error, Result};
+use crate::log::format::{FRAME_HEADER_LEN, Identity, SEGMENT_HEADER_LEN, SegmentHeader};
+use crate::log::frame::Frame;
+use crate::log::segment::Segment;
+use crate::log::{LogPosition, Lsn, SegmentId};
+use crate::options::Durability;
+use crate::publish::{Place, Publication};
+use crate::storage::Storage;
+
+/// In relaxed mode a group is synced before it is acknowledged once this much would be at risk.
+/// Recovery jumps every feed's positions by [`POSITION_JUMP`], so that a cursor which was handed
+/// out and then lost in a power failure is never given to another change.
+const UNSYNCED_RECORDS_MAX: u64 = 1 << 23;
+const UNSYNCED_BYTES_MAX: u64 = 64 << 20;
+pub(crate) const POSITION_JUMP: u64 = 1 << 24;
+const _: () = assert!(POSITION_JUMP >= 2 * UNSYNCED_RECORDS_MAX);
+
+/// One atomic commit on its way to the disk.
+struct Commit {
+    ticket: Arc<Ticket>,
+    frames: Vec<Frame>,
+    publication: Publication,
+}
+
+/// How far a commit has come. Written by the leader, under the queue lock.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    /// The last frame of the commit.
+    pub(crate) lsn: Lsn,
+    stage: AtomicU8,
+}
+
+/// The stages of a commit, in order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub(crate) enum Stage {
+    Queued = 0,
+    /// Handed to the operating system.
+    Written = 1,
+    /// On stable storage and published.
+    Durable = 2,
+    /// Not written, because the disk was full; nothing of it remains.
+    Aborted = 3,
+}
+
+impl Ticket {
+    pub(crate) fn reached(&self, stage: Stage) -> bool {
+        self.stage.load(Ordering::Acquire) >= stage as u8
+    }
+
+    pub(crate) fn is_aborted(&self) -> bool {
+        self.stage.load(Ordering::Acquire) == Stage::Aborted as u8
+    }
+}
+
+struct Queue {
+    next_lsn: Lsn,
+    waiting: Vec<Commit>,
+    leading: bool,
+    /// Set once: no write is accepted any more.
+    failure: Option<Arc<Error>>,
+    closed: bool,
+}
+
+/// Where the leader appends. Guarded by a lock, but only the leader ever takes it.
+struct Tail {
+    segment: Arc<Segment>,
+    offset: u64,
+    allocated: u64,
+    chain: u32,
+    recovered_lsn: Lsn,
+    /// Commits that are written but not synced, oldest first.
+    unsynced: VecDeque<(Arc<Ticket>, Publication)>,
+    unsynced_records: u64,
+    unsynced_bytes: u64,
+    /// A segment that was filled and may have unsynced bytes is synced when it is left, so only
+    /// the current one can be dirty.
+    session_synced: bool,
+}
+
+/// What [`Log::enqueue`] answers when a commit was aborted after the caller looked at the feeds.
+pub(crate) struct Retry;
+
+/// The write side of the log.
+pub(crate) struct Log {
+    storage: Arc<dyn Storage>,
+    dir: PathBuf,
+    identity: Identity,
+    segment_size: u64,
+    durability: Durability,
+    queue: Mutex<Queue>,
+    turn: Condvar,
+    tail: Mutex<Tail>,
+    segments: RwLock<BTreeMap<SegmentId, Arc<Segment>>>,
+    /// How many times waiting commits were aborted; see [`Log::enqueue`].
+    aborts: AtomicU64,
+    written: AtomicU64,
+    durable: AtomicU64,
+    appended_bytes: AtomicU64,
+    syncs: AtomicU64,
+}
+
+/// What a log is opened with.
+pub(crate) struct LogSetup {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) dir: PathBuf,
+    pub(crate) identity: Identity,
+    pub(crate) segment_size: u64,
+    pub(crate) durability: Durability,
+    pub(crate) segments: BTreeMap<SegmentId, Arc<Segment>>,
+    pub(crate) position: LogPosition,
+    pub(crate) recovered_lsn: Lsn,
+    /// The current segment, which `segments` has too.
+    pub(crate) current: Arc<Segment>,
+}
+
+/// A segment's nonce: unique because segment ids are.
+pub(crate) fn segment_nonce(identity: &Identity, id: SegmentId) -> u64 {
+    let digest = blake3::keyed_hash(&identity.secret, &id.0.to_le_bytes());
+    let mut nonce = [0; 8];
+    nonce.copy_from_slice(&digest.as_bytes()[..8]);
+    u64::from_le_bytes(nonce)
+}
+
+/// A frame's place, decided before anything is written.
+struct Placed {
+    segment: Arc<Segment>,
+    offset: u64,
+    header: [u8; FRAME_HEADER_LEN],
+}
+
+impl Log {
+    pub(crate) fn new(setup: LogSetup) -> Result<Self> {
+        let allocated = setup.current.len()?;
+        let durable = setup.position.lsn;
+        Ok(Self {
+            storage: setup.storage,
+            dir: setup.dir,
+            identity: setup.identity,
+            segment_size: setup.segment_size,
+            durability: setup.durability,
+            queue: Mutex::new(Queue {
+                next_lsn: durable.next(),
+                waiting: Vec::new(),
+                leading: false,
+                failure: None,
+                closed: false,
+            }),
+            turn: Condvar::new(),
+            tail: Mutex::new(Tail {
+                segment: setup.current,
+                offset: setup.position.offset,
+                allocated,
+                chain: setup.position.chain,
+                recovered_lsn: setup.recovered_lsn,
+                unsynced: VecDeque::new(),
+                unsynced_records: 0,
+                unsynced_bytes: 0,
+                session_synced: false,
+            }),
+            segments: RwLock::new(setup.segments),
+            aborts: AtomicU64::new(0),
+            written: AtomicU64::new(durable.0),
+            durable: AtomicU64::new(durable.0),
+            appended_bytes: AtomicU64::new(0),
+            syncs: AtomicU64::new(0),
+        })
+    }
+
+    /// The segment with this id; `None` only when a directory entry is damaged.
+    pub(crate) fn segment(&self, id: SegmentId) -> Option<Arc<Segment>> {
+        self.segments.read().get(&id).cloned()
+    }
+
+    pub(crate) fn segments(&self) -> Vec<Arc<Segment>> {
+        self.segments.read().values().cloned().collect()
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn durable(&self) -> Lsn {
+        Lsn(self.durable.load(Ordering::Acquire))
+    }
+
+    /// Bytes of frames appended since the store was opened.
+    pub(crate) fn appended_bytes(&self) -> u64 {
+        self.appended_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Syncs of the log since the store was opened.
+    pub(crate) fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
+    }
+
+    /// Changes whenever commits that somebody's classification may rest on were aborted.
+    pub(crate) fn aborts(&self) -> u64 {
+        self.aborts.load(Ordering::Acquire)
+    }
+
+    /// The stage at which a write call may return.
+    pub(crate) fn acknowledged_stage(&self) -> Stage {
+        match self.durability {
+            Durability::Durable => Stage::Durable,
+            Durability::Relaxed { .. } => Stage::Written,
+        }
+    }
+
+    /// Puts a commit into the queue; the caller still holds its feeds' write locks, so that log
+    /// order is position order in every feed. `aborts` is what [`Log::aborts`] was before the
+    /// caller looked at the feeds.
+    pub(crate) fn enqueue(
+        &self,
+        aborts: u64,
+        mut frames: Vec<Frame>,
+        mut publication: Publication,
+    ) -> Result<Result<Arc<Ticket>, Retry>> {
+        let mut queue = self.queue.lock();
+        queue.check_open()?;
+        if self.aborts() != aborts {
+            return Ok(Err(Retry));
+        }
+        let last = frames.len().saturating_sub(1);
+        for (index, frame) in frames.iter_mut().enumerate() {
+            frame.header.lsn = queue.next_lsn;
+            frame.header.continues = index < last;
+            queue.next_lsn = queue.next_lsn.next();
+        }
+        let lsn = frames
+            .last()
+            .map_or(self.durable(), |frame| frame.header.lsn);
+        publication.lsn = lsn;
+        let ticket = Arc::new(Ticket {
+            lsn,
+            stage: AtomicU8::new(Stage::Queued as u8),
+        });
+        queue.waiting.push(Commit {
+            ticket: ticket.clone(),
+            frames,
+            publication,
+        });
+        Ok(Ok(ticket))
+    }
+
+    /// Waits until a commit has reached `stage`, leading a group if nobody else does.
+    ///
+    /// # Errors
+    /// [`Error::DiskFull`] when the commit was aborted, [`Error::Poisoned`] when the log failed.
+    pub(crate) fn wait(&self, ticket: &Ticket, stage: Stage) -> Result<()> {
+        let mut queue = self.queue.lock();
+        loop {
+            if ticket.is_aborted() {
+                return Err(Error::DiskFull {
+                    path: self.dir.clone(),
+                });
+            }
+            if ticket.reached(stage) {
+                return Ok(());
+            }
+            if let Some(cause) = &queue.failure {
+                return Err(Error::Poisoned {
+                    cause: cause.clone(),
+                });
+            }
+            if queue.leading {
+                self.turn.wait(&mut queue);
+                continue;
+            }
+            queue.leading = true;
+            let group = std::mem::take(&mut queue.waiting);
+            drop(queue);
+            let led = self.lead(group, stage == Stage::Durable);
+            queue = self.queue.lock();
+            self.step_down(&mut queue, led);
+        }
+    }
+
+    /// Syncs and publishes everything that was acknowledged before the call.
+    pub(crate) fn flush(&self) -> Result<()> {
+        let target = self.written.load(Ordering::Acquire);
+        let mut queue = self.queue.lock();
+        while self.durable.load(Ordering::Acquire) < target {
+            queue.check_healthy()?;
+            if queue.leading {
+                self.turn.wait(&mut queue);
+                continue;
+            }
+            queue.leading = true;
+            drop(queue);
+            let led = self.lead(Vec::new(), true);
+            queue = self.queue.lock();
+            self.step_down(&mut queue, led);
+        }
+        Ok(())
+    }
+
+    /// Refuses writes from now on, waits for a running group, and gives up nothing acknowledged.
+    pub(crate) fn close(&self) -> Result<()> {
+        {
+            let mut queue = self.queue.lock();
+            while queue.leading || !queue.waiting.is_empty() {
+                // Whoever enqueued is about to wait for it, and will lead if nobody does.
+                self.turn
+                    .wait_for(&mut queue, std::time::Duration::from_millis(1));
+                if queue.failure.is_some() {
+                    break;
+                }
+            }
+            queue.closed = true;
+        }
+        self.flush()
+    }
+
+    /// Appends the frame of a clean close and syncs it. Called after [`Log::close`].
+    pub(crate) fn mark_closed(&self) -> Result<()> {
+        let mut frame = Frame::close();
+        frame.seal();
+        let mut queue = self.queue.lock();
+        queue.check_healthy()?;
+        frame.header.lsn = queue.next_lsn;
+        queue.next_lsn = queue.next_lsn.next();
+        let lsn = frame.header.lsn;
+        let ticket = Arc::new(Ticket {
+            lsn,
+            stage: AtomicU8::new(Stage::Queued as u8),
+        });
+        let publication = Publication {
+            lsn,
+            ..Publication::default()
+        };
+        queue.waiting.push(Commit {
+            ticket: ticket.clone(),
+            frames: vec![frame],
+            publication,
+        });
+        drop(queue);
+        self.wait(&ticket, Stage::Durable)
+    }
+
+    /// Gives back the space that was reserved ahead; harmless if it fails.
+    pub(crate) fn trim(&self) {
+        let mut tail = self.tail.lock();
+        if self.check_healthy().is_ok() && tail.segment.file.set_len(tail.offset).is_ok() {
+            tail.allocated = tail.offset;
+        }
+    }
+
+    /// Where the next frame goes. Exact only while nobody writes.
+    pub(crate) fn position(&self) -> LogPosition {
+        let tail = self.tail.lock();
+        LogPosition {
+            segment: tail.segment.id(),
+            offset: tail.offset,
+            chain: tail.chain,
+            lsn: self.durable(),
+        }
+    }
+
+    pub(crate) fn recovered_lsn(&self) -> Lsn {
+        self.tail.lock().recovered_lsn
+    }
+
+    /// A position that everything at or before the returned LSN is durable and published at.
+    /// Takes the leader's place for a moment, so that it falls between two groups.
+    pub(crate) fn durable_position(&self) -> Result<LogPosition> {
+        let mut queue = self.queue.lock();
+        loop {
+            queue.check_healthy()?;
+            if !queue.leading {
+                break;
+            }
+            self.turn.wait(&mut queue);
+        }
+        queue.leading = true;
+        drop(queue);
+        let led = self.lead(Vec::new(), true);
+        let position = self.position();
+        let mut queue = self.queue.lock();
+        self.step_down(&mut queue, led);
+        queue.check_healthy()?;
+        Ok(position)
+    }
+
+    fn step_down(&self, queue: &mut Queue, led: Result<(), Error>) {
+        queue.leading = false;
+        if let Err(cause) = led {
+            queue.failure.get_or_insert(Arc::new(cause));
+        }
+        self.turn.notify_all();
+    }
+
+    /// Writes a group, syncs it when asked or when too much is at risk, and publishes what is
+    /// durable. An error from here poisons the log.
+    fn lead(&self, group: Vec<Commit>, sync: bool) -> Result<(), Error> {
+        let mut tail = self.tail.lock();
+        let tail = &mut *tail;
+        let placed = match self.place(tail, &group) {
+            Ok(placed) => placed,
+            Err(Error::DiskFull { .. }) => return self.abort(tail, group),
+            Err(error) => return Err(error),
+        };
+        self.write(tail, &group, &placed)?;
+        let mut places = placed.iter().map(|frame| Place {
+            segment: frame.segment.id(),
+            offset: frame.offset,
+        });
+        for commit in group {
+            for frame in &commit.frames {
+                tail.unsynced_records += u64::from(frame.header.count);
+                tail.unsynced_bytes += frame.header.frame_len();
+                self.appended_bytes
+                    .fetch_add(frame.header.frame_len(), Ordering::Relaxed);
+            }
+            let headers = commit.frames.iter().map(|frame| &frame.header);
+            commit.publication.place(headers.zip(&mut places));
+            self.written
+                .fetch_max(commit.ticket.lsn.0, Ordering::AcqRel);
+            // The stage is published under the queue lock, when the leader steps down.
+            commit
+                .ticket
+                .stage
+                .store(Stage::Written as u8, Ordering::Release);
+            tail.unsynced.push_back((commit.ticket, commit.publication));
+        }
+        let at_risk = tail.unsynced_records >= UNSYNCED_RECORDS_MAX
+            || tail.unsynced_bytes >= UNSYNCED_BYTES_MAX
+            || !tail.session_synced;
+        if (sync || at_risk) && !tail.unsynced.is_empty() {
+            self.sync_and_publish(tail)?;
+        }
+        Ok(())
+    }
+
+    /// Finds a place for every frame and reserves the space, before a byte of a frame is written:
+    /// a full disk is found out here and costs nothing.
+    fn place(&self, tail: &mut Tail, group: &[Commit]) -> Result<Vec<Placed>> {
+        let durable_lsn = self.durable();
+        let mut segment = tail.segment.clone();
+        let (mut offset, mut chain) = (tail.offset, tail.chain);
+        let mut created: Vec<Arc<Segment>> = Vec::new();
+        let mut placed = Vec::new();
+        for frame in group.iter().flat_map(|commit| &commit.frames) {
+            let len = frame.header.frame_len();
+            if offset + len > self.segment_size && offset > SEGMENT_HEADER_LEN as u64 {
+                let next = self.create_segment(tail, &segment, frame.header.lsn, chain, len);
+                match next {
+                    Ok(next) => segment = next,
+                    Err(error) => return Err(self.discard(created, error)),
+                }
+                created.push(segment.clone());
+                offset = SEGMENT_HEADER_LEN as u64;
+            }
+            let mut header = frame.header.clone();
+            header.durable_lsn = durable_lsn;
+            header.nonce = segment.header.nonce;
+            header.chain = chain;
+            let header = header.encode(offset);
+            chain = u32::from_le_bytes([header[100], header[101], header[102], header[103]]);
+            placed.push(Placed {
+                segment: segment.clone(),
+                offset,
+                header,
+            });
+            offset += len;
+            let mut allocated = if created.is_empty() {
+                tail.allocated
+            } else {
+                0
+            };
+            if let Err(error) = segment.reserve(&mut allocated, offset) {
+                return Err(self.discard(created, error));
+            }
+            if created.is_empty() {
+                tail.allocated = allocated;
+            }
+        }
+        Ok(placed)
+    }
+
+    fn create_segment(
+        &self,
+        tail: &Tail,
+        last: &Segment,
+        first_lsn: Lsn,
+        chain: u32,
+        frame_len: u64,
+    ) -> Result<Arc<Segment>> {
+        let id = SegmentId(last.id().0 + 1);
+        let header = SegmentHeader {
+            identity: self.identity,
+            id,
+            nonce: segment_nonce(&self.identity, id),
+            first_lsn,
+            recovered_lsn: tail.recovered_lsn,
+            chain,
+        };
+        let reserve = SEGMENT_HEADER_LEN as u64 + frame_len;
+        let segment = Segment::create(self.storage.as_ref(), &self.dir, header, &[], reserve)?;
+        Ok(Arc::new(segment))
+    }
+
+    /// Removes segments that were made for a group which is not written after all. If even that
+    /// fails, the failure to remove is what the caller gets, and it poisons the log: a segment
+    /// left behind would hide later frames from recovery.
+    fn discard(&self, created: Vec<Arc<Segment>>, error: Error) -> Error {
+        for segment in created {
+            if let Err(error) = self.storage.remove(&segment.path) {
+                return Error::Io {
+                    op: "remove",
+                    path: segment.path.clone(),
+                    source: error,
+                };
+            }
+        }
+        match self.storage.sync_dir(&self.dir) {
+            Ok(()) => error,
+            Err(error) => Error::Io {
+                op: "sync directory",
+                path: self.dir.clone(),
+                source: error,
+            },
+        }
+    }
+
+    /// One gathered write per segment; a segment is synced before the log goes on in the next one.
+    fn write(&self, tail: &mut Tail, group: &[Commit], placed: &[Placed]) -> Result<()> {
+        let frames: Vec<&Frame> = group.iter().flat_map(|commit| &commit.frames).collect();
+        let mut start = 0;
+        while let Some(first) = placed.get(start) {
+            let run = placed[start..]
+                .iter()
+                .take_while(|frame| Arc::ptr_eq(&frame.segment, &first.segment))
+                .count();
+            if !Arc::ptr_eq(&tail.segment, &first.segment) {
+                self.leave_segment(tail, &first.segment)?;
+            }
+            let mut bytes: Vec<&[u8]> = Vec::with_capacity(4 * run);
+            let mut end = first.offset;
+            for (place, frame) in placed[start..start + run].iter().zip(&frames[start..]) {
+                bytes.push(&place.header);
+                bytes.extend(frame.content());
+                end = place.offset + frame.header.frame_len();
+                tail.chain = u32::from_le_bytes([
+                    place.header[100],
+                    place.header[101],
+                    place.header[102],
+                    place.header[103],
+                ]);
+            }
+            tail.segment
+                .file
+                .write_all_at(&bytes, first.offset)
+                .map_err(|source| Error::Io {
+                    op: "write",
+                    path: tail.segment.path.clone(),
+                    source,
+                })?;
+            tail.offset = end;
+            start += run;
+        }
+        Ok(())
+    }
+
+    fn leave_segment(&self, tail: &mut Tail, next: &Arc<Segment>) -> Result<()> {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        tail.segment.sync()?;
+        // Gives back what was reserved; harmless if it does not happen.
+        let _ = tail.segment.file.set_len(tail.offset);
+        self.segments.write().insert(next.id(), next.clone());
+        tail.allocated = next.len()?;
+        tail.segment = next.clone();
+        tail.offset = SEGMENT_HEADER_LEN as u64;
+        Ok(())
+    }
+
+    /// The heart of the visibility rule: first the sync, then the readers.
+    fn sync_and_publish(&self, tail: &mut Tail) -> Result<()> {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        tail.segment.sync()?;
+        tail.session_synced = true;
+        tail.unsynced_records = 0;
+        tail.unsynced_bytes = 0;
+        let unsynced = std::mem::take(&mut tail.unsynced);
+        for (ticket, publication) in unsynced {
+            publication.publish();
+            self.durable.fetch_max(ticket.lsn.0, Ordering::AcqRel);
+            ticket.stage.store(Stage::Durable as u8, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Gives up a group that found no space, and every commit behind it, which may rest on it.
+    ///
+    /// Everything written before is synced and published first, so that afterwards whatever a feed
+    /// still has pending is known to be aborted.
+    fn abort(&self, tail: &mut Tail, group: Vec<Commit>) -> Result<(), Error> {
+        if !tail.unsynced.is_empty() {
+            self.sync_and_publish(tail)?;
+        }
+        let mut queue = self.queue.lock();
+        let behind = std::mem::take(&mut queue.waiting);
+        for commit in group.into_iter().chain(behind) {
+            commit
+                .ticket
+                .stage
+                .store(Stage::Aborted as u8, Ordering::Release);
+        }
+        self.aborts.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Whether an earlier failure forbids writing.
+    fn check_healthy(&self) -> Result<()> {
+        self.queue.lock().check_healthy()
+    }
+
+    /// Whether writes are accepted.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        self.queue.lock().check_open()
+    }
+}
+
+impl Queue {
+    fn check_healthy(&self) -> Result<()> {
+        match &self.failure {
+            Some(cause) => Err(Error::Poisoned {
+                cause: cause.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_open(&self) -> Result<()> {
+        self.check_healthy()?;
+        if self.closed {
+            Err(Error::Closed)
+        } else {
+            Ok(())
+        }
+    }
+}

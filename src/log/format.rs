@@ -1,0 +1,431 @@
+//! The bytes of the log, as `docs/format.md` specifies them: little-endian, fixed offsets,
+//! checksums on everything. Decoding is total: bad bytes are an answer, never a panic.
+
+use crate::checksum::checksum;
+use crate::codec::{Decoder, Encoder};
+use crate::cursor::{FeedId, POSITION_MAX};
+use crate::hash::Fingerprint;
+use crate::log::{Lsn, SegmentId};
+use crate::record::Action;
+
+/// The format version this build writes, and the newest one it reads.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+
+const SEGMENT_MAGIC: [u8; 8] = *b"HWSEGMNT";
+pub(crate) const FRAME_MAGIC: [u8; 4] = *b"HWFR";
+
+pub(crate) const SEGMENT_HEADER_LEN: usize = 128;
+pub(crate) const FRAME_HEADER_LEN: usize = 104;
+pub(crate) const ENTRY_LEN: usize = 56;
+/// Frames start at multiples of this.
+pub(crate) const FRAME_ALIGN: usize = 8;
+
+const _: () = assert!(SEGMENT_HEADER_LEN.is_multiple_of(FRAME_ALIGN));
+const _: () = assert!(FRAME_HEADER_LEN.is_multiple_of(FRAME_ALIGN));
+
+/// What every segment of a store says about the store, so that the log alone is enough.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Identity {
+    /// Tells segments of this store from those of others.
+    pub(crate) store: [u8; 16],
+    /// The key of the store's fingerprints.
+    pub(crate) secret: [u8; 32],
+}
+
+/// The first bytes of a segment file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SegmentHeader {
+    pub(crate) identity: Identity,
+    pub(crate) id: SegmentId,
+    /// Repeated in every frame header of the segment, so that bytes of an older use of the same
+    /// disk blocks are never taken for frames.
+    pub(crate) nonce: u64,
+    /// Frames of earlier segments at or after this LSN are superseded by this segment.
+    pub(crate) first_lsn: Lsn,
+    /// The newest LSN at which the store was opened after an unclean end; see `docs/format.md`.
+    pub(crate) recovered_lsn: Lsn,
+    /// What the segment's first frame chains to.
+    pub(crate) chain: u32,
+}
+
+/// Why a segment header was not accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum HeaderError {
+    Damaged,
+    UnknownVersion(u32),
+}
+
+impl SegmentHeader {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = Encoder::default()
+            .u64(u64::from_le_bytes(SEGMENT_MAGIC))
+            .u32(FORMAT_VERSION)
+            .u32(self.chain)
+            .u64(self.id.0)
+            .u64(self.nonce)
+            .u64(self.first_lsn.0)
+            .u64(self.recovered_lsn.0)
+            .finish();
+        bytes.extend_from_slice(&self.identity.store);
+        bytes.extend_from_slice(&self.identity.secret);
+        bytes.resize(SEGMENT_HEADER_LEN - 4, 0);
+        let sum = checksum(0, &[&bytes]);
+        bytes.extend_from_slice(&sum.to_le_bytes());
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, HeaderError> {
+        let fields = bytes
+            .get(..SEGMENT_HEADER_LEN)
+            .ok_or(HeaderError::Damaged)?;
+        let mut version = Decoder::new(fields.get(8..12).unwrap_or_default());
+        let version = version.u32().unwrap_or_default();
+        if fields.starts_with(&SEGMENT_MAGIC) && version > FORMAT_VERSION {
+            return Err(HeaderError::UnknownVersion(version));
+        }
+        Self::decode_fields(fields).ok_or(HeaderError::Damaged)
+    }
+
+    fn decode_fields(bytes: &[u8]) -> Option<Self> {
+        let (body, sum) = bytes.split_last_chunk::<4>()?;
+        let mut fields = Decoder::new(body);
+        let magic = fields.array::<8>()?;
+        let version = fields.u32()?;
+        let chain = fields.u32()?;
+        let id = SegmentId(fields.u64()?);
+        let nonce = fields.u64()?;
+        let first_lsn = Lsn(fields.u64()?);
+        let recovered_lsn = Lsn(fields.u64()?);
+        let identity = Identity {
+            store: fields.array()?,
+            secret: fields.array()?,
+        };
+        let intact = magic == SEGMENT_MAGIC
+            && version == FORMAT_VERSION
+            && u32::from_le_bytes(*sum) == checksum(0, &[body]);
+        intact.then_some(Self {
+            identity,
+            id,
+            nonce,
+            first_lsn,
+            recovered_lsn,
+            chain,
+        })
+    }
+}
+
+/// What a frame holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum FrameKind {
+    /// Changed records of one feed: entries, ids, payloads.
+    Records,
+    /// Changes of the store's small state: feed registrations, checkpoints, metadata.
+    State,
+    /// The store was closed with everything before this frame on stable storage.
+    Close,
+}
+
+/// The fixed part of a frame.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct FrameHeader {
+    pub(crate) kind: FrameKind,
+    /// Whether the commit continues with the next frame.
+    pub(crate) continues: bool,
+    pub(crate) feed: FeedId,
+    pub(crate) epoch: u32,
+    pub(crate) lsn: Lsn,
+    /// A frame known to be on stable storage, with everything before it, when this was written.
+    pub(crate) durable_lsn: Lsn,
+    /// Position of the first record.
+    pub(crate) first: u64,
+    /// Commit time in microseconds.
+    pub(crate) time: u64,
+    /// Number of records, or of state operations.
+    pub(crate) count: u32,
+    pub(crate) ids_len: u32,
+    pub(crate) bodies_len: u32,
+    /// Live records of the feed after this frame, and the bytes of their payloads.
+    pub(crate) live: u64,
+    pub(crate) live_bytes: u64,
+    /// Checksum of the entries, or of the state operations.
+    pub(crate) content_sum: u32,
+    /// The segment's nonce.
+    pub(crate) nonce: u64,
+    /// Checksum of the header of the frame before this one.
+    pub(crate) chain: u32,
+}
+
+impl FrameHeader {
+    /// A header without a place in the log yet; the commit leader fills that in.
+    pub(crate) fn new(kind: FrameKind) -> Self {
+        Self {
+            kind,
+            continues: false,
+            feed: FeedId(0),
+            epoch: 0,
+            lsn: Lsn(0),
+            durable_lsn: Lsn(0),
+            first: 0,
+            time: 0,
+            count: 0,
+            ids_len: 0,
+            bodies_len: 0,
+            live: 0,
+            live_bytes: 0,
+            content_sum: 0,
+            nonce: 0,
+            chain: 0,
+        }
+    }
+
+    /// The header's bytes at `offset` of its segment. The last four are its checksum, to which the
+    /// next frame chains.
+    pub(crate) fn encode(&self, offset: u64) -> [u8; FRAME_HEADER_LEN] {
+        let kind = match self.kind {
+            FrameKind::Records => 1,
+            FrameKind::State => 2,
+            FrameKind::Close => 3,
+        };
+        let mut bytes = [0; FRAME_HEADER_LEN];
+        bytes[..4].copy_from_slice(&FRAME_MAGIC);
+        bytes[4] = kind;
+        bytes[5] = u8::from(self.continues);
+        bytes[8..16].copy_from_slice(&self.feed.0.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.lsn.0.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.durable_lsn.0.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.first.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.time.to_le_bytes());
+        bytes[48..56].copy_from_slice(&self.nonce.to_le_bytes());
+        bytes[56..64].copy_from_slice(&self.live.to_le_bytes());
+        bytes[64..72].copy_from_slice(&self.live_bytes.to_le_bytes());
+        bytes[72..76].copy_from_slice(&self.epoch.to_le_bytes());
+        bytes[76..80].copy_from_slice(&self.count.to_le_bytes());
+        bytes[80..84].copy_from_slice(&self.ids_len.to_le_bytes());
+        bytes[84..88].copy_from_slice(&self.bodies_len.to_le_bytes());
+        bytes[88..92].copy_from_slice(&self.content_sum.to_le_bytes());
+        bytes[92..96].copy_from_slice(&self.chain.to_le_bytes());
+        let sum = checksum(offset, &[&bytes[..FRAME_HEADER_LEN - 4]]);
+        bytes[FRAME_HEADER_LEN - 4..].copy_from_slice(&sum.to_le_bytes());
+        bytes
+    }
+
+    /// Reads the header at `offset` of a segment with `nonce`, and its checksum; `None` when there
+    /// is no intact one.
+    pub(crate) fn decode(bytes: &[u8], offset: u64, nonce: u64) -> Option<(Self, u32)> {
+        let bytes = bytes.first_chunk::<FRAME_HEADER_LEN>()?;
+        let (body, sum) = bytes.split_last_chunk::<4>()?;
+        let sum = u32::from_le_bytes(*sum);
+        let mut fields = Decoder::new(body);
+        let magic = fields.array::<4>()?;
+        let kind = match fields.u8()? {
+            1 => FrameKind::Records,
+            2 => FrameKind::State,
+            3 => FrameKind::Close,
+            _ => return None,
+        };
+        let continues = fields.u8()? != 0;
+        fields.take(2)?;
+        let mut header = Self {
+            continues,
+            ..Self::new(kind)
+        };
+        header.feed = FeedId(fields.u64()?);
+        header.lsn = Lsn(fields.u64()?);
+        header.durable_lsn = Lsn(fields.u64()?);
+        header.first = fields.u64()?;
+        header.time = fields.u64()?;
+        header.nonce = fields.u64()?;
+        header.live = fields.u64()?;
+        header.live_bytes = fields.u64()?;
+        header.epoch = fields.u32()?;
+        header.count = fields.u32()?;
+        header.ids_len = fields.u32()?;
+        header.bodies_len = fields.u32()?;
+        header.content_sum = fields.u32()?;
+        header.chain = fields.u32()?;
+        let plausible = header.first.saturating_add(header.count.into()) <= POSITION_MAX + 1;
+        let intact = magic == FRAME_MAGIC
+            && header.nonce == nonce
+            && plausible
+            && sum == checksum(offset, &[body]);
+        intact.then_some((header, sum))
+    }
+
+    /// Length of the entries, in bytes.
+    pub(crate) fn entries_len(&self) -> u64 {
+        match self.kind {
+            FrameKind::Records => u64::from(self.count) * ENTRY_LEN as u64,
+            FrameKind::State | FrameKind::Close => 0,
+        }
+    }
+
+    /// Length of the frame in its segment, in bytes, padding included.
+    pub(crate) fn frame_len(&self) -> u64 {
+        let content = self.entries_len() + u64::from(self.ids_len) + u64::from(self.bodies_len);
+        (FRAME_HEADER_LEN as u64 + content).next_multiple_of(FRAME_ALIGN as u64)
+    }
+}
+
+/// One changed record in a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Entry {
+    pub(crate) key: Fingerprint,
+    pub(crate) content: Fingerprint,
+    /// When the record was added, in microseconds.
+    pub(crate) first_seen: u64,
+    /// Position of the version this one supersedes; 0 when the record was unknown.
+    pub(crate) previous: u64,
+    pub(crate) action: Action,
+    /// Whether the payload was saved as JSON, so that it is compared as a value.
+    pub(crate) json: bool,
+    /// Whether the payload is the one of the version at `previous`: a deletion copies nothing.
+    pub(crate) payload_at_previous: bool,
+    /// Where the record's id ends among the frame's ids, and its payload among the payloads.
+    pub(crate) id_end: u32,
+    pub(crate) body_end: u32,
+    pub(crate) body_sum: u32,
+}
+
+const FLAG_JSON: u8 = 4;
+const FLAG_PAYLOAD_AT_PREVIOUS: u8 = 8;
+
+impl Entry {
+    /// The entry's bytes for the record at `position`; its checksum covers the id too.
+    pub(crate) fn encode(&self, position: u64, id: &[u8]) -> [u8; ENTRY_LEN] {
+        let mut flags = self.action as u8;
+        if self.json {
+            flags |= FLAG_JSON;
+        }
+        if self.payload_at_previous {
+            flags |= FLAG_PAYLOAD_AT_PREVIOUS;
+        }
+        let mut bytes = [0; ENTRY_LEN];
+        bytes[..12].copy_from_slice(&self.key.to_bytes());
+        bytes[12..24].copy_from_slice(&self.content.to_bytes());
+        bytes[24..32].copy_from_slice(&self.first_seen.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.previous.to_le_bytes());
+        bytes[38] = flags;
+        bytes[40..44].copy_from_slice(&self.id_end.to_le_bytes());
+        bytes[44..48].copy_from_slice(&self.body_end.to_le_bytes());
+        bytes[48..52].copy_from_slice(&self.body_sum.to_le_bytes());
+        let sum = checksum(position, &[&bytes[..ENTRY_LEN - 4], id]);
+        bytes[ENTRY_LEN - 4..].copy_from_slice(&sum.to_le_bytes());
+        bytes
+    }
+
+    /// Reads an entry without its checksum: for readers that verified the whole table.
+    pub(crate) fn decode(bytes: &[u8; ENTRY_LEN]) -> Option<Self> {
+        let mut fields = Decoder::new(bytes);
+        let key = Fingerprint::from_bytes(fields.array()?);
+        let content = Fingerprint::from_bytes(fields.array()?);
+        let first_seen = fields.u64()?;
+        let mut previous = [0; 8];
+        previous[..6].copy_from_slice(&fields.array::<6>()?);
+        let flags = fields.u8()?;
+        fields.u8()?;
+        let action = match flags & 3 {
+            0 => Action::Added,
+            1 => Action::Updated,
+            2 => Action::Deleted,
+            _ => return None,
+        };
+        Some(Self {
+            key,
+            content,
+            first_seen,
+            previous: u64::from_le_bytes(previous),
+            action,
+            json: flags & FLAG_JSON != 0,
+            payload_at_previous: flags & FLAG_PAYLOAD_AT_PREVIOUS != 0,
+            id_end: fields.u32()?,
+            body_end: fields.u32()?,
+            body_sum: fields.u32()?,
+        })
+    }
+
+    /// Whether the entry's checksum holds for the record at `position` with this id.
+    pub(crate) fn is_intact(bytes: &[u8; ENTRY_LEN], position: u64, id: &[u8]) -> bool {
+        match bytes.split_last_chunk::<4>() {
+            Some((body, sum)) => u32::from_le_bytes(*sum) == checksum(position, &[body, id]),
+            None => false,
+        }
+    }
+
+    /// The checksum of a payload, as entries carry it.
+    pub(crate) fn sum_of(body: &[u8]) -> u32 {
+        checksum(0, &[body])
+    }
+}
+
+/// Splits a verified or unverified table into its entries' bytes.
+pub(crate) fn entry_table(bytes: &[u8]) -> &[[u8; ENTRY_LEN]] {
+    bytes.as_chunks::<ENTRY_LEN>().0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn header() -> FrameHeader {
+        let mut header = FrameHeader::new(FrameKind::Records);
+        header.feed = FeedId(9);
+        header.lsn = Lsn(12);
+        header.first = 77;
+        header.count = 3;
+        header.ids_len = 10;
+        header.bodies_len = 11;
+        header.nonce = 5;
+        header
+    }
+
+    #[test]
+    fn frame_headers_round_trip_at_their_place_only() {
+        let bytes = header().encode(4096);
+        assert_eq!(FrameHeader::decode(&bytes, 4096, 5).unwrap().0, header());
+        assert_eq!(FrameHeader::decode(&bytes, 4104, 5), None, "another offset");
+        assert_eq!(FrameHeader::decode(&bytes, 4096, 6), None, "another nonce");
+        for at in 0..FRAME_HEADER_LEN {
+            let mut damaged = bytes;
+            damaged[at] ^= 0x40;
+            assert_eq!(FrameHeader::decode(&damaged, 4096, 5), None, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn segment_headers_round_trip_and_newer_versions_are_named() {
+        let header = SegmentHeader {
+            identity: Identity {
+                store: [1; 16],
+                secret: [2; 32],
+            },
+            id: SegmentId(3),
+            nonce: 4,
+            first_lsn: Lsn(5),
+            recovered_lsn: Lsn(6),
+            chain: 7,
+        };
+        let mut bytes = header.encode();
+        assert_eq!(bytes.len(), SEGMENT_HEADER_LEN);
+        assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
+        bytes[8] = 2;
+        assert_eq!(
+            SegmentHeader::decode(&bytes),
+            Err(HeaderError::UnknownVersion(2))
+        );
+        bytes[8] = 1;
+        bytes[60] ^= 1;
+        assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Damaged));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_decode_or_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = FrameHeader::decode(&bytes, 0, 0);
+            let _ = SegmentHeader::decode(&bytes);
+            for entry in entry_table(&bytes) {
+                let _ = Entry::decode(entry);
+            }
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Walking the log after an open: which frames are there, where it ends, and whether what follows
+//! the end is the torn tail of a crash or damage to acknowledged data.
+//!
+//! | next frame                | a later frame vouches for it? | decision                          |
+//! |---------------------------|-------------------------------|-----------------------------------|
+//! | intact, chains to the last|                               | accept                            |
+//! | none or not intact        | no                            | the log ends here                 |
+//! | none or not intact        | yes                           | damage: refuse, name the place    |
+//!
+//! A later frame vouches for everything up to the durable LSN in its header. What nobody vouches
+//! for may be torn, so it is verified to the last byte before it is accepted.
+
+use std::sync::Arc;
+
+use crate::checksum::checksum;
+use crate::error::{Error, Result};
+use crate::log::format::{
+    Entry, FRAME_ALIGN, FRAME_HEADER_LEN, FRAME_MAGIC, FrameHeader, FrameKind, SEGMENT_HEADER_LEN,
+    entry_table,
+};
+use crate::log::segment::Segment;
+use crate::log::{LogPosition, Lsn};
+
+/// A frame that was found intact.
+#[derive(Clone, Debug)]
+pub(crate) struct Scanned {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) offset: u64,
+    pub(crate) header: FrameHeader,
+    /// The header's checksum: what the next frame chains to.
+    pub(crate) sum: u32,
+}
+
+/// What a walk found.
+pub(crate) struct Scan {
+    /// The accepted frames after the start, in log order; whole commits only.
+    pub(crate) frames: Vec<Scanned>,
+    /// Where the log ends.
+    pub(crate) end: LogPosition,
+    /// Frames up to here are known to be on stable storage.
+    pub(crate) durable: Lsn,
+    /// Whether bytes after the end were given up.
+    pub(crate) torn: bool,
+}
+
+/// Walks the log from `start`. `segments` are all segments in id order; frames up to `durable` are
+/// known from elsewhere to be on stable storage.
+pub(crate) fn scan(segments: &[Arc<Segment>], start: LogPosition, durable: Lsn) -> Result<Scan> {
+    let live = in_force(segments);
+    let mut walk = Walk {
+        segments: &live,
+        frames: Vec::new(),
+        end: start,
+    };
+    let stop = walk.run()?;
+    let mut frames = walk.frames;
+    let mut end = walk.end;
+    let vouched = frames
+        .iter()
+        .map(|frame| frame.header.durable_lsn)
+        .max()
+        .unwrap_or_default();
+    let durable = durable.max(vouched).max(start.lsn);
+    let (later, torn_bytes) = later_frames(&live[stop..], end)?;
+    if later > end.lsn {
+        let path = live
+            .get(stop)
+            .map_or_else(Default::default, |(s, _)| s.path.clone());
+        return Err(Error::corrupt(
+            &path,
+            end.offset,
+            "acknowledged frames are missing from here",
+        ));
+    }
+    let mut accepted = frames.len();
+    for (at, frame) in frames.iter().enumerate() {
+        if frame.header.lsn > durable && !content_is_intact(frame)? {
+            accepted = at;
+            break;
+        }
+    }
+    while accepted > 0 && frames[accepted - 1].header.continues {
+        accepted -= 1;
+    }
+    let torn = torn_bytes || accepted < frames.len();
+    if let Some(cut) = frames.get(accepted) {
+        if cut.header.lsn <= durable {
+            let what = "an acknowledged commit is not whole";
+            return Err(Error::corrupt(&cut.segment.path, cut.offset, what));
+        }
+        end = match accepted.checked_sub(1).and_then(|last| frames.get(last)) {
+            Some(last) => last.end(),
+            None => start,
+        };
+    }
+    frames.truncate(accepted);
+    Ok(Scan {
+        frames,
+        end,
+        durable,
+        torn,
+    })
+}
+
+impl Scanned {
+    pub(crate) fn end(&self) -> LogPosition {
+        LogPosition {
+            segment: self.segment.id(),
+            offset: self.offset + self.header.frame_len(),
+            chain: self.sum,
+            lsn: self.header.lsn,
+        }
+    }
+
+    /// The frame's bytes after its header.
+    pub(crate) fn content(&self) -> Result<Vec<u8>> {
+        let len = self.header.frame_len() - FRAME_HEADER_LEN as u64;
+        let mut bytes = vec![0; len as usize];
+        self.segment
+            .read(&mut bytes, self.offset + FRAME_HEADER_LEN as u64)?;
+        Ok(bytes)
+    }
+
+    /// The verified entries of a frame of records, or operations of a frame of state.
+    pub(crate) fn checked_content(&self) -> Result<Vec<u8>> {
+        let len = checked_len(&self.header);
+        let mut bytes = vec![0; len as usize];
+        self.segment
+            .read(&mut bytes, self.offset + FRAME_HEADER_LEN as u64)?;
+        if checksum(0, &[&bytes]) != self.header.content_sum {
+            return Err(Error::corrupt(
+                &self.segment.path,
+                self.offset,
+                "frame content",
+            ));
+        }
+        Ok(bytes)
+    }
+}
+
+/// How many bytes after the header the header's content checksum covers.
+fn checked_len(header: &FrameHeader) -> u64 {
+    match header.kind {
+        FrameKind::Records => header.entries_len(),
+        FrameKind::State | FrameKind::Close => u64::from(header.bodies_len),
+    }
+}
+
+/// The segments that count, each with the LSN from which later segments supersede its frames.
+///
+/// After a crash the doubtful end of a segment is copied to a fresh one, which then holds the
+/// frames from its first LSN on, whatever the older segment still has.
+fn in_force(segments: &[Arc<Segment>]) -> Vec<(Arc<Segment>, Lsn)> {
+    let mut limit = Lsn(u64::MAX);
+    let mut live = Vec::new();
+    for segment in segments.iter().rev() {
+        if segment.header.first_lsn < limit {
+            live.push((segment.clone(), limit));
+            limit = segment.header.first_lsn;
+        }
+    }
+    live.reverse();
+    live
+}
+
+struct Walk<'a> {
+    segments: &'a [(Arc<Segment>, Lsn)],
+    frames: Vec<Scanned>,
+    end: LogPosition,
+}
+
+impl Walk<'_> {
+    /// Follows the chain as far as it goes; returns the index of the segment it ends in.
+    fn run(&mut self) -> Result<usize> {
+        let start = self
+            .segments
+            .iter()
+            .position(|(segment, _)| segment.id() == self.end.segment);
+        let mut at = start.unwrap_or(0);
+        while let Some((segment, limit)) = self.segments.get(at) {
+            if let Some(frame) = read_frame(segment, self.end.offset)?
+                && frame.header.chain == self.end.chain
+                && frame.header.lsn > self.end.lsn
+                && frame.header.lsn < *limit
+            {
+                self.end = frame.end();
+                self.frames.push(frame);
+                continue;
+            }
+            match self.segments.get(at + 1) {
+                Some((next, _)) if next.header.chain == self.end.chain => {
+                    self.end.segment = next.id();
+                    self.end.offset = SEGMENT_HEADER_LEN as u64;
+                    at += 1;
+                }
+                _ => break,
+            }
+        }
+        Ok(at.min(self.segments.len().saturating_sub(1)))
+    }
+}
+
+/// The intact frame at `offset`, if there is one: header and checked content.
+pub(crate) fn read_frame(segment: &Arc<Segment>, offset: u64) -> Result<Option<Scanned>> {
+    let len = segment.len()?;
+    if offset + FRAME_HEADER_LEN as u64 > len {
+        return Ok(None);
+    }
+    let mut bytes = [0; FRAME_HEADER_LEN];
+    segment.read(&mut bytes, offset)?;
+    let decoded = FrameHeader::decode(&bytes, offset, segment.header.nonce);
+    let Some((header, sum)) = decoded else {
+        return Ok(None);
+    };
+    if offset + header.frame_len() > len {
+        return Ok(None);
+    }
+    let frame = Scanned {
+        segment: segment.clone(),
+        offset,
+        header,
+        sum,
+    };
+    match frame.checked_content() {
+        Ok(_) => Ok(Some(frame)),
+        Err(Error::Corrupt { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether everything in a frame is as it was written, ids and payloads included.
+pub(crate) fn content_is_intact(frame: &Scanned) -> Result<bool> {
+    Ok(damage_in(frame)?.is_none())
+}
+
+/// The offset of the first record of a frame that is not as it was written.
+pub(crate) fn damage_in(frame: &Scanned) -> Result<Option<u64>> {
+    if frame.header.kind != FrameKind::Records {
+        return Ok(None);
+    }
+    let content = frame.content()?;
+    let entries_len = frame.header.entries_len() as usize;
+    let (table, rest) = content.split_at(entries_len);
+    let (ids, bodies) = rest.split_at(frame.header.ids_len as usize);
+    let (mut id_start, mut body_start) = (0, 0);
+    for (index, raw) in entry_table(table).iter().enumerate() {
+        let position = frame.header.first + index as u64;
+        let intact = Entry::decode(raw).and_then(|entry| {
+            let id = ids.get(id_start..entry.id_end as usize)?;
+            let body = bodies.get(body_start..entry.body_end as usize)?;
+            (id_start, body_start) = (entry.id_end as usize, entry.body_end as usize);
+            let sound =
+                Entry::is_intact(raw, position, id) && Entry::sum_of(body) == entry.body_sum;
+            sound.then_some(())
+        });
+        if intact.is_none() {
+            let payloads = frame.offset + (FRAME_HEADER_LEN + entries_len + ids.len()) as u64;
+            return Ok(Some(payloads + body_start as u64));
+        }
+    }
+    Ok(None)
+}
+
+/// Looks past the end of the chain: the greatest durable LSN that any intact frame header there
+/// vouches for, and whether there is anything but zeros right behind the end.
+fn later_frames(segments: &[(Arc<Segment>, Lsn)], end: LogPosition) -> Result<(Lsn, bool)> {
+    let mut vouched = Lsn(0);
+    let mut torn = false;
+    for (at, (segment, limit)) in segments.iter().enumerate() {
+        let from = if at == 0 {
+            end.offset
+        } else {
+            SEGMENT_HEADER_LEN as u64
+        };
+        let len = segment.len()?;
+        let mut bytes = vec![0; len.saturating_sub(from) as usize];
+        if bytes.is_empty() {
+            continue;
+        }
+        segment.read(&mut bytes, from)?;
+        torn |= bytes.iter().any(|byte| *byte != 0);
+        for start in (0..bytes.len()).step_by(FRAME_ALIGN) {
+            let window = &bytes[start..];
+            if !window.starts_with(&FRAME_MAGIC) {
+                continue;
+            }
+            let offset = from + start as u64;
+            let decoded = FrameHeader::decode(window, offset, segment.header.nonce);
+            if let Some((header, _)) = decoded
+                && header.lsn < *limit
+            {
+                vouched = vouched.max(header.durable_lsn);
+            }
+        }
+    }
+    Ok((vouched, torn))
+}

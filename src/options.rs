@@ -1,0 +1,204 @@
+//! How a store is opened, and what can be set per feed.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::storage::{Clock, OsStorage, Storage, SystemClock};
+use crate::store::Store;
+
+/// When a write call returns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Durability {
+    /// Once the change is on stable storage. Concurrent writers share one sync.
+    Durable,
+    /// Once the change was handed to the operating system: it survives the process, and a power
+    /// failure only if the next sync came before it. Every `interval`, on [`Store::flush`] and on
+    /// close, everything is synced.
+    ///
+    /// Readers never see a change that could still be lost: a read that meets changes which are
+    /// not synced yet has them synced first. So consumers converge after a power failure too.
+    Relaxed {
+        /// The time between two syncs.
+        interval: Duration,
+    },
+}
+
+/// Options for opening a store. Each method takes and returns the options.
+///
+/// ```
+/// use highwater::{Durability, Options};
+/// use std::time::Duration;
+///
+/// # let dir = tempfile::tempdir().unwrap();
+/// let store = Options::new()
+///     .durability(Durability::Relaxed { interval: Duration::from_millis(100) })
+///     .index_budget(64 << 20)
+///     .open(dir.path())?;
+/// # Ok::<(), highwater::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "options do nothing until a store is opened with them"]
+pub struct Options {
+    pub(crate) durability: Durability,
+    pub(crate) index_budget: usize,
+    pub(crate) payload_max: usize,
+    pub(crate) segment_size: u64,
+    pub(crate) checkpoint_bytes: u64,
+    pub(crate) background: bool,
+    pub(crate) create: bool,
+    pub(crate) secret: Option<[u8; 32]>,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Durable,
+            index_budget: 256 << 20,
+            payload_max: 16 << 20,
+            segment_size: 64 << 20,
+            checkpoint_bytes: 64 << 20,
+            background: true,
+            create: true,
+            secret: None,
+            storage: Arc::new(OsStorage),
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+impl Options {
+    /// The defaults: durable, 256 MiB for indexes, payloads up to 16 MiB.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// When a write call returns; [`Durability::Durable`] by default.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Memory for the indexes of all feeds together, in bytes; 256 MiB by default. Indexes that
+    /// were not used for longest are dropped first, and read back from the log when needed. The
+    /// index of a feed that is in use stays, even if it is larger than the budget.
+    pub fn index_budget(mut self, bytes: usize) -> Self {
+        self.index_budget = bytes;
+        self
+    }
+
+    /// The largest payload of a record, in bytes; 16 MiB by default, at most 1 GiB.
+    pub fn payload_max(mut self, bytes: usize) -> Self {
+        self.payload_max = bytes;
+        self
+    }
+
+    /// The size of a log segment, in bytes; 64 MiB by default, from 4 KiB to 1 GiB. A frame that
+    /// is larger gets a segment of its own.
+    pub fn segment_size(mut self, bytes: u64) -> Self {
+        self.segment_size = bytes;
+        self
+    }
+
+    /// How many bytes of log may be written before the background thread brings the catalog up to
+    /// date; 64 MiB by default. It bounds what an open after a crash has to read.
+    pub fn checkpoint_bytes(mut self, bytes: u64) -> Self {
+        self.checkpoint_bytes = bytes;
+        self
+    }
+
+    /// Whether a background thread syncs (in relaxed durability) and keeps the catalog up to date;
+    /// true by default. Without it, call [`Store::flush`] and [`Store::checkpoint_catalog`].
+    pub fn background(mut self, background: bool) -> Self {
+        self.background = background;
+        self
+    }
+
+    /// Whether a store that does not exist is created; true by default.
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// The key of a new store's fingerprints; from the operating system's random numbers by
+    /// default. For tests that must repeat exactly. Ignored when the store exists.
+    pub fn secret(mut self, secret: [u8; 32]) -> Self {
+        self.secret = Some(secret);
+        self
+    }
+
+    /// Where the files are; the operating system's file system by default.
+    pub fn storage(mut self, storage: Arc<dyn Storage>) -> Self {
+        self.storage = storage;
+        self
+    }
+
+    /// Where the time comes from; the system's clock by default.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Opens the store in the directory `path`, creating it if needed.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when it is open elsewhere, [`Error::Corrupt`] when acknowledged data is
+    /// damaged where it must be read to open, [`Error::UnknownFormat`] when a newer version wrote
+    /// it, [`Error::InvalidArgument`] when an option is out of range, or an I/O error.
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
+        self.check()?;
+        Store::open_with(path.as_ref(), self, false)
+    }
+
+    /// Like [`Options::open`], but throws the catalog away first and derives it from the log.
+    ///
+    /// # Errors
+    /// As for [`Options::open`].
+    pub fn rebuild(self, path: impl AsRef<Path>) -> Result<Store> {
+        self.check()?;
+        Store::open_with(path.as_ref(), self, true)
+    }
+
+    fn check(&self) -> Result<()> {
+        let within = |what, given: u64, min: u64, max: u64| {
+            if (min..=max).contains(&given) {
+                Ok(())
+            } else {
+                Err(Error::InvalidArgument {
+                    what,
+                    given,
+                    min,
+                    max,
+                })
+            }
+        };
+        within("payload_max", self.payload_max as u64, 1, 1 << 30)?;
+        within("segment_size", self.segment_size, 4 << 10, 1 << 30)
+    }
+}
+
+/// Options of one feed, stored with it.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[must_use = "options do nothing until a feed is configured with them"]
+pub struct FeedOptions {
+    pub(crate) ignored_fields: Vec<String>,
+}
+
+impl FeedOptions {
+    /// The defaults: every field counts.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Top-level fields of JSON payloads that never count as a change, such as `fetched_at`. A
+    /// record that differs only in them is unchanged, and its stored payload stays as it is.
+    pub fn ignored_fields<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.ignored_fields = names.into_iter().map(Into::into).collect();
+        self.ignored_fields.sort();
+        self.ignored_fields.dedup();
+        self
+    }
+}

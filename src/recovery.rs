@@ -1,0 +1,413 @@
+//! Opening a store: lock, catalog, the end of the log, and the replay of what the catalog lacks.
+//!
+//! After an unclean end, what nobody vouches for is copied to a fresh segment and synced there:
+//! after a failed sync the system may still show bytes that the disk never got.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::catalog::{Catalog, Contents, RootRow};
+use crate::engine::{Engine, Parts};
+use crate::error::{Error, Result};
+use crate::hash::Hasher;
+use crate::log::commit::{Log, LogSetup, segment_nonce};
+use crate::log::format::{
+    Entry, FrameKind, Identity, SEGMENT_HEADER_LEN, SegmentHeader, entry_table,
+};
+use crate::log::scan::{Scan, Scanned, scan};
+use crate::log::segment::Segment;
+use crate::log::{LogPosition, Lsn, SegmentId, TEMPORARY_SUFFIX};
+use crate::options::Options;
+use crate::publish::Place;
+use crate::state::{Registration, State, StateKey, StateOp};
+use crate::storage::{OpenMode, Storage, StorageLock};
+
+const LOCK_NAME: &str = "LOCK";
+const LOG_DIR: &str = "log";
+
+/// Opens or creates the store in `path`. With `rebuild`, the catalog is derived anew.
+pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<Engine>> {
+    let storage = options.storage.clone();
+    let storage = storage.as_ref();
+    let dir = path.join(LOG_DIR);
+    if options.create {
+        let create = |dir: &Path| {
+            storage
+                .create_dir_all(dir)
+                .map_err(|error| Error::io("create", dir, error))
+        };
+        create(path)?;
+        create(&dir)?;
+        storage
+            .sync_dir(path)
+            .map_err(|error| Error::io("sync directory", path, error))?;
+    }
+    let lock = lock(storage, path)?;
+    let mut segments = open_segments(storage, &dir)?;
+    let fresh = segments.is_empty();
+    if fresh {
+        create_first_segment(storage, path, &dir, &options, &mut segments)?;
+    }
+    let identity = identity(&segments)?;
+    let catalog = match rebuild {
+        true => None,
+        false => Catalog::open(&options.storage, path, identity.store)?,
+    };
+    let derived = catalog.is_none();
+    let (catalog, contents) = match catalog {
+        Some(found) => found,
+        None => {
+            let empty = Catalog::create(&options.storage, path, identity.store)?;
+            (empty, Contents::default())
+        }
+    };
+    let start = start_of_scan(&segments, &dir, &catalog.root, derived)?;
+    let scan = scan(&segments, start, Lsn(catalog.root.durable_lsn))?;
+    let last = scan.frames.last();
+    let closed = last.map_or(catalog.root.clean && !derived, |f| {
+        f.header.kind == FrameKind::Close
+    });
+    let mut recovered_lsn = segments
+        .iter()
+        .map(|s| s.header.recovered_lsn)
+        .max()
+        .unwrap_or_default();
+    let (mut frames, mut end) = (scan.frames.clone(), scan.end);
+    if !fresh && (scan.torn || !closed) {
+        recovered_lsn = scan.end.lsn.next();
+        (frames, end) = relocate(storage, &dir, &mut segments, &scan, recovered_lsn)?;
+    }
+    let by_id: BTreeMap<SegmentId, Arc<Segment>> = segments
+        .iter()
+        .map(|segment| (segment.id(), segment.clone()))
+        .collect();
+    let current = by_id.get(&end.segment).cloned();
+    let current = current.ok_or_else(|| Error::corrupt(&dir, 0, "the last segment is missing"))?;
+    let log = Log::new(LogSetup {
+        storage: options.storage.clone(),
+        dir,
+        identity,
+        segment_size: options.segment_size,
+        durability: options.durability,
+        segments: by_id,
+        position: end,
+        recovered_lsn,
+        current,
+    })?;
+    let engine = Arc::new(Engine::new(Parts {
+        path: path.to_owned(),
+        options,
+        hasher: Hasher::new(&identity.secret),
+        log,
+        state: State::restore(contents.state),
+        catalog,
+        rows: contents.feeds,
+        lock,
+    }));
+    replay(&engine, &frames)?;
+    if derived && !fresh {
+        engine.save_catalog(false)?;
+    }
+    Ok(engine)
+}
+
+fn lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn StorageLock>> {
+    let file = path.join(LOCK_NAME);
+    storage.lock(&file).map_err(|error| {
+        if error.kind() != io::ErrorKind::WouldBlock {
+            return Error::io("lock", &file, error);
+        }
+        Error::Locked {
+            path: path.to_owned(),
+            pid: holder(storage, &file),
+        }
+    })
+}
+
+/// The process id that the lock's holder has written into the file.
+fn holder(storage: &dyn Storage, file: &Path) -> Option<u32> {
+    let file = storage.open(file, OpenMode::Existing).ok()?;
+    let mut text = [0; 16];
+    let len = file.read_at(&mut text, 0).ok()?;
+    std::str::from_utf8(text.get(..len)?)
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
+
+/// Opens all segments in id order, and removes what a crash left half-made.
+fn open_segments(storage: &dyn Storage, dir: &Path) -> Result<Vec<Arc<Segment>>> {
+    let names = storage
+        .list(dir)
+        .map_err(|error| Error::io("list", dir, error))?;
+    let mut segments = Vec::new();
+    for name in names {
+        if name.ends_with(TEMPORARY_SUFFIX) {
+            let path = dir.join(&name);
+            storage
+                .remove(&path)
+                .map_err(|error| Error::io("remove", &path, error))?;
+        } else if let Some(id) = SegmentId::parse(&name) {
+            segments.push(Arc::new(Segment::open(storage, dir, id)?));
+        }
+    }
+    segments.sort_by_key(|segment| segment.id());
+    Ok(segments)
+}
+
+fn create_first_segment(
+    storage: &dyn Storage,
+    path: &Path,
+    dir: &Path,
+    options: &Options,
+    segments: &mut Vec<Arc<Segment>>,
+) -> Result<()> {
+    let catalog = Catalog::path_in(path);
+    if storage.open(&catalog, OpenMode::Existing).is_ok() {
+        return Err(Error::corrupt(
+            dir,
+            0,
+            "there is a catalog, but the log is gone",
+        ));
+    }
+    if !options.create {
+        let source = io::ErrorKind::NotFound.into();
+        return Err(Error::Io {
+            op: "open",
+            path: path.to_owned(),
+            source,
+        });
+    }
+    let secret = match options.secret {
+        Some(secret) => secret,
+        None => {
+            let mut secret = [0; 32];
+            getrandom::fill(&mut secret).map_err(|error| Error::Io {
+                op: "get random numbers for",
+                path: path.to_owned(),
+                source: io::Error::other(error),
+            })?;
+            secret
+        }
+    };
+    let digest = blake3::keyed_hash(&secret, b"highwater store");
+    let mut store = [0; 16];
+    store.copy_from_slice(&digest.as_bytes()[..16]);
+    let identity = Identity { store, secret };
+    let id = SegmentId(1);
+    let header = SegmentHeader {
+        identity,
+        id,
+        nonce: segment_nonce(&identity, id),
+        first_lsn: Lsn(1),
+        recovered_lsn: Lsn(0),
+        chain: 0,
+    };
+    segments.push(Arc::new(Segment::create(storage, dir, header, &[], 0)?));
+    Ok(())
+}
+
+fn identity(segments: &[Arc<Segment>]) -> Result<Identity> {
+    let mut identities = segments
+        .iter()
+        .map(|segment| (segment, segment.header.identity));
+    let Some((_, first)) = identities.next() else {
+        return Err(Error::corrupt(
+            &PathBuf::from(LOG_DIR),
+            0,
+            "the log has no segment",
+        ));
+    };
+    match identities.find(|(_, identity)| *identity != first) {
+        Some((segment, _)) => Err(Error::corrupt(
+            &segment.path,
+            0,
+            "the segment belongs to another store",
+        )),
+        None => Ok(first),
+    }
+}
+
+/// Where the scan begins: where the catalog says, or at the very beginning.
+fn start_of_scan(
+    segments: &[Arc<Segment>],
+    dir: &Path,
+    root: &RootRow,
+    derived: bool,
+) -> Result<LogPosition> {
+    let position = root.position();
+    if !derived && position.segment != SegmentId(0) {
+        if segments
+            .iter()
+            .any(|segment| segment.id() == position.segment)
+        {
+            return Ok(position);
+        }
+        let path = position.segment.path(dir);
+        return Err(Error::corrupt(&path, 0, "the segment is missing"));
+    }
+    match segments.first() {
+        Some(first) if first.header.first_lsn == Lsn(1) => Ok(LogPosition {
+            segment: first.id(),
+            offset: SEGMENT_HEADER_LEN as u64,
+            chain: first.header.chain,
+            lsn: Lsn(0),
+        }),
+        _ => Err(Error::corrupt(dir, 0, "the first segments are missing")),
+    }
+}
+
+/// Copies the frames nobody vouches for to a fresh segment, and puts the rest of the tail away.
+///
+/// Order: the fresh segment is durable before anything old is touched, and its first LSN makes
+/// later scans ignore the old copies. A crash anywhere in here leads to the same frames again.
+fn relocate(
+    storage: &dyn Storage,
+    dir: &Path,
+    segments: &mut Vec<Arc<Segment>>,
+    scan: &Scan,
+    recovered_lsn: Lsn,
+) -> Result<(Vec<Scanned>, LogPosition)> {
+    let doubtful = scan
+        .frames
+        .partition_point(|frame| frame.header.lsn <= scan.durable);
+    let (kept, suffix) = scan.frames.split_at(doubtful);
+    let cut = match (kept.last(), suffix.first()) {
+        (_, None) => scan.end,
+        (Some(last), _) => last.end(),
+        // Nothing was accepted before the first doubtful frame: it starts where the scan did.
+        (None, Some(first)) => LogPosition {
+            segment: first.segment.id(),
+            offset: first.offset,
+            chain: first.header.chain,
+            lsn: Lsn(first.header.lsn.0 - 1),
+        },
+    };
+    let id = SegmentId(segments.last().map_or(0, |segment| segment.id().0) + 1);
+    let identity = identity(segments)?;
+    let nonce = segment_nonce(&identity, id);
+    let first_lsn = suffix
+        .first()
+        .map_or(recovered_lsn, |frame| frame.header.lsn);
+    let header = SegmentHeader {
+        identity,
+        id,
+        nonce,
+        first_lsn,
+        recovered_lsn,
+        chain: cut.chain,
+    };
+    let mut bytes: Vec<Vec<u8>> = Vec::new();
+    let mut frames = kept.to_vec();
+    let (mut offset, mut chain) = (SEGMENT_HEADER_LEN as u64, cut.chain);
+    let mut moved = Vec::new();
+    for frame in suffix {
+        let mut header = frame.header.clone();
+        (header.nonce, header.chain, header.durable_lsn) = (nonce, chain, scan.durable);
+        let encoded = header.encode(offset);
+        chain = encoded
+            .last_chunk()
+            .map_or(0, |sum| u32::from_le_bytes(*sum));
+        bytes.push(encoded.to_vec());
+        bytes.push(frame.content()?);
+        moved.push((header, offset, chain));
+        offset += frame.header.frame_len();
+    }
+    let content: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
+    let segment = Arc::new(Segment::create(storage, dir, header, &content, offset)?);
+    for (header, offset, sum) in moved {
+        frames.push(Scanned {
+            segment: segment.clone(),
+            offset,
+            header,
+            sum,
+        });
+    }
+    put_away(storage, dir, segments, cut)?;
+    segments.push(segment);
+    Ok((
+        frames,
+        LogPosition {
+            segment: id,
+            offset,
+            chain,
+            lsn: scan.end.lsn,
+        },
+    ))
+}
+
+/// Removes segments that hold nothing but the torn tail, and cuts it off the last one that stays.
+fn put_away(
+    storage: &dyn Storage,
+    dir: &Path,
+    segments: &mut Vec<Arc<Segment>>,
+    cut: LogPosition,
+) -> Result<()> {
+    for segment in segments.iter().filter(|segment| segment.id() > cut.segment) {
+        storage
+            .remove(&segment.path)
+            .map_err(|error| Error::io("remove", &segment.path, error))?;
+    }
+    storage
+        .sync_dir(dir)
+        .map_err(|error| Error::io("sync directory", dir, error))?;
+    segments.retain(|segment| segment.id() <= cut.segment);
+    if let Some(segment) = segments.last()
+        && segment.id() == cut.segment
+        && segment.len()? > cut.offset
+    {
+        let cut_off = segment.file.set_len(cut.offset);
+        cut_off.map_err(|error| Error::io("cut", &segment.path, error))?;
+        segment.sync()?;
+    }
+    Ok(())
+}
+
+/// Applies frames to what the catalog had. Frames it knew of already are passed over.
+fn replay(engine: &Engine, frames: &[Scanned]) -> Result<()> {
+    for frame in frames {
+        match frame.header.kind {
+            FrameKind::Close => {}
+            FrameKind::State => {
+                let bytes = frame.checked_content()?;
+                let operations = StateOp::decode_all(frame.header.count, &bytes);
+                let operations = operations.ok_or_else(|| {
+                    Error::corrupt(&frame.segment.path, frame.offset, "state operations")
+                })?;
+                engine.state.publish(&operations);
+            }
+            FrameKind::Records => replay_records(engine, frame)?,
+        }
+    }
+    Ok(())
+}
+
+fn replay_records(engine: &Engine, frame: &Scanned) -> Result<()> {
+    let header = &frame.header;
+    let damaged = |what| Error::corrupt(&frame.segment.path, frame.offset, what);
+    let registration = engine.state.get(&StateKey::feed(header.feed));
+    let registration = registration.as_deref().and_then(Registration::decode);
+    let registration = registration.ok_or_else(|| damaged("a frame of an unknown feed"))?;
+    let feed = engine.feed(&registration.key)?;
+    if feed.id != header.feed {
+        return Err(damaged("a frame of an unknown feed"));
+    }
+    if header.lsn <= feed.published.read().lsn {
+        return Ok(());
+    }
+    let bytes = frame.checked_content()?;
+    let entries = entry_table(&bytes).iter().filter_map(Entry::decode);
+    let superseded: Vec<u64> = entries
+        .map(|entry| entry.previous)
+        .filter(|position| *position != 0)
+        .collect();
+    let place = Place {
+        segment: frame.segment.id(),
+        offset: frame.offset,
+    };
+    feed.restore_frame(header, place, &superseded);
+    Ok(())
+}

@@ -1,0 +1,335 @@
+//! The store's small state: feed registrations, checkpoints, connection metadata. It is held in
+//! memory whole, changed by state frames in the log, and saved in the catalog.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard, RwLock};
+
+use crate::codec::{Decoder, Encoder};
+use crate::cursor::FeedId;
+use crate::feed::FeedKey;
+use crate::log::commit::{Stage, Ticket};
+use crate::options::FeedOptions;
+
+const TABLE_FEED: u8 = 1;
+const TABLE_CHECKPOINT: u8 = 2;
+const TABLE_METADATA: u8 = 3;
+
+/// The encoded key of a state value: its table, then its fields.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct StateKey(Vec<u8>);
+
+impl StateKey {
+    pub(crate) fn feed(feed: FeedId) -> Self {
+        Self(Encoder::default().u8(TABLE_FEED).u64(feed.0).finish())
+    }
+
+    pub(crate) fn checkpoint(connection: &str, sync: &str, variant: &str) -> Self {
+        let key = Encoder::default()
+            .u8(TABLE_CHECKPOINT)
+            .bytes(connection.as_bytes());
+        Self(
+            key.bytes(sync.as_bytes())
+                .bytes(variant.as_bytes())
+                .finish(),
+        )
+    }
+
+    pub(crate) fn metadata(connection: &str) -> Self {
+        Self(
+            Encoder::default()
+                .u8(TABLE_METADATA)
+                .bytes(connection.as_bytes())
+                .finish(),
+        )
+    }
+
+    pub(crate) fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(crate) fn is_feed(&self) -> bool {
+        self.0.first() == Some(&TABLE_FEED)
+    }
+}
+
+/// A value that is put under a key. Values are never removed: a cleared checkpoint is a value too,
+/// so that its version goes on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct StateOp {
+    pub(crate) key: StateKey,
+    pub(crate) value: Vec<u8>,
+}
+
+impl StateOp {
+    /// The payload of a state frame.
+    pub(crate) fn encode_all(operations: &[Self]) -> Vec<u8> {
+        let encoder = operations
+            .iter()
+            .fold(Encoder::default(), |encoder, operation| {
+                encoder.bytes(&operation.key.0).bytes(&operation.value)
+            });
+        encoder.finish()
+    }
+
+    /// Reads a state frame's payload; `None` when it is not `count` whole operations.
+    pub(crate) fn decode_all(count: u32, bytes: &[u8]) -> Option<Vec<Self>> {
+        let mut fields = Decoder::new(bytes);
+        let mut operations = Vec::new();
+        for _ in 0..count {
+            let key = StateKey(fields.bytes()?.to_vec());
+            operations.push(Self {
+                key,
+                value: fields.bytes()?.to_vec(),
+            });
+        }
+        fields.is_empty().then_some(operations)
+    }
+}
+
+/// What the state knows of a feed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Registration {
+    pub(crate) key: FeedKey,
+    pub(crate) epoch: u32,
+    pub(crate) options: FeedOptions,
+}
+
+impl Registration {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let names = &self.options.ignored_fields;
+        let encoder = Encoder::default()
+            .bytes(self.key.connection.as_bytes())
+            .bytes(self.key.model.as_bytes())
+            .bytes(self.key.variant.as_bytes())
+            .u32(self.epoch)
+            .u32(names.len() as u32);
+        names
+            .iter()
+            .fold(encoder, |encoder, name| encoder.bytes(name.as_bytes()))
+            .finish()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Decoder::new(bytes);
+        let key = FeedKey {
+            connection: fields.string()?,
+            model: fields.string()?,
+            variant: fields.string()?,
+        };
+        let epoch = fields.u32()?;
+        let mut ignored_fields = Vec::new();
+        for _ in 0..fields.u32()? {
+            ignored_fields.push(fields.string()?);
+        }
+        let options = FeedOptions { ignored_fields };
+        fields.is_empty().then_some(Self {
+            key,
+            epoch,
+            options,
+        })
+    }
+}
+
+/// A checkpoint's row: the version goes on across clears, so that no version ever comes back.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct CheckpointRow {
+    pub(crate) version: u64,
+    pub(crate) json: Option<Vec<u8>>,
+}
+
+impl CheckpointRow {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let encoder = Encoder::default().u64(self.version);
+        match &self.json {
+            Some(json) => encoder.u8(1).bytes(json).finish(),
+            None => encoder.u8(0).finish(),
+        }
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Decoder::new(bytes);
+        let version = fields.u64()?;
+        let json = match fields.u8()? {
+            0 => None,
+            1 => Some(fields.bytes()?.to_vec()),
+            _ => return None,
+        };
+        fields.is_empty().then_some(Self { version, json })
+    }
+}
+
+/// Published values, and what writers have put into the queue on top of them.
+#[derive(Default)]
+pub(crate) struct State {
+    published: RwLock<Published>,
+    turn: Mutex<Queued>,
+}
+
+#[derive(Default)]
+struct Published {
+    values: BTreeMap<StateKey, Vec<u8>>,
+    /// Changed since the catalog was last brought up to date.
+    dirty: BTreeSet<StateKey>,
+}
+
+type QueuedValue = (Arc<Ticket>, Vec<u8>);
+
+/// Values on their way to the disk, newest last.
+#[derive(Default)]
+struct Queued {
+    values: HashMap<StateKey, Vec<QueuedValue>>,
+}
+
+impl State {
+    /// The state as the catalog has it.
+    pub(crate) fn restore(values: BTreeMap<StateKey, Vec<u8>>) -> Self {
+        let published = Published {
+            values,
+            dirty: BTreeSet::new(),
+        };
+        Self {
+            published: RwLock::new(published),
+            turn: Mutex::default(),
+        }
+    }
+
+    /// The published value.
+    pub(crate) fn get(&self, key: &StateKey) -> Option<Vec<u8>> {
+        self.published.read().values.get(key).cloned()
+    }
+
+    /// All registered feeds.
+    pub(crate) fn registrations(&self) -> Vec<Registration> {
+        let published = self.published.read();
+        let feeds = published.values.iter().filter(|(key, _)| key.is_feed());
+        feeds
+            .filter_map(|(_, value)| Registration::decode(value))
+            .collect()
+    }
+
+    /// Applies operations that are durable.
+    pub(crate) fn publish(&self, operations: &[StateOp]) {
+        let mut published = self.published.write();
+        for operation in operations {
+            published
+                .values
+                .insert(operation.key.clone(), operation.value.clone());
+            published.dirty.insert(operation.key.clone());
+        }
+    }
+
+    /// The values changed since the last call, for the catalog; all of them when `whole`.
+    pub(crate) fn changes(&self, whole: bool) -> Vec<StateOp> {
+        let mut published = self.published.write();
+        let dirty = std::mem::take(&mut published.dirty);
+        let values = published
+            .values
+            .iter()
+            .filter(|(key, _)| whole || dirty.contains(key));
+        let copy = |(key, value): (&StateKey, &Vec<u8>)| StateOp {
+            key: key.clone(),
+            value: value.clone(),
+        };
+        values.map(copy).collect()
+    }
+
+    /// Takes the right to change values; held until the change is in the commit queue, so that
+    /// concurrent read-modify-writes line up.
+    pub(crate) fn turn(&self) -> StateTurn<'_> {
+        StateTurn {
+            state: self,
+            queued: self.turn.lock(),
+        }
+    }
+}
+
+/// The right to change values. Sees what other writers have put into the queue.
+pub(crate) struct StateTurn<'a> {
+    state: &'a State,
+    queued: MutexGuard<'a, Queued>,
+}
+
+impl StateTurn<'_> {
+    /// The newest value, published or queued.
+    pub(crate) fn get(&mut self, key: &StateKey) -> Option<Vec<u8>> {
+        if let Some(queued) = self.queued.values.get_mut(key) {
+            queued.retain(|(ticket, _)| !ticket.is_aborted());
+            if let Some((_, value)) = queued.last() {
+                return Some(value.clone());
+            }
+        }
+        self.state.get(key)
+    }
+
+    /// Remembers operations that are in the queue now, and forgets those that are published.
+    pub(crate) fn queued(&mut self, operations: &[StateOp], ticket: &Arc<Ticket>) {
+        self.queued.values.retain(|_, queued| {
+            queued.retain(|(ticket, _)| !ticket.reached(Stage::Durable));
+            !queued.is_empty()
+        });
+        for operation in operations {
+            let queue = self.queued.values.entry(operation.key.clone()).or_default();
+            queue.push((ticket.clone(), operation.value.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_and_rows_round_trip() {
+        let registration = Registration {
+            key: FeedKey::new("c", "m", "v").unwrap(),
+            epoch: 3,
+            options: FeedOptions::new().ignored_fields(["b", "a", "b"]),
+        };
+        assert_eq!(
+            Registration::decode(&registration.encode()),
+            Some(registration.clone())
+        );
+        let row = CheckpointRow {
+            version: 9,
+            json: Some(b"{}".to_vec()),
+        };
+        assert_eq!(CheckpointRow::decode(&row.encode()), Some(row.clone()));
+        let operations = vec![
+            StateOp {
+                key: StateKey::feed(FeedId(1)),
+                value: registration.encode(),
+            },
+            StateOp {
+                key: StateKey::checkpoint("c", "s", ""),
+                value: row.encode(),
+            },
+            StateOp {
+                key: StateKey::metadata("c"),
+                value: Vec::new(),
+            },
+        ];
+        let bytes = StateOp::encode_all(&operations);
+        assert_eq!(StateOp::decode_all(3, &bytes), Some(operations));
+        for len in 0..bytes.len() {
+            assert_eq!(StateOp::decode_all(3, &bytes[..len]), None);
+        }
+    }
+
+    #[test]
+    fn keys_do_not_run_into_each_other() {
+        assert_ne!(
+            StateKey::checkpoint("ab", "c", ""),
+            StateKey::checkpoint("a", "bc", "")
+        );
+        assert_ne!(
+            StateKey::checkpoint("a", "b", "c"),
+            StateKey::checkpoint("a", "bc", "")
+        );
+    }
+}

@@ -1,0 +1,117 @@
+//! The seams to the outside world: files through [`Storage`], time through [`Clock`].
+//!
+//! Nothing else in the crate opens a file or asks for the time (`clippy.toml` bans it), so a test
+//! that replaces these two traits controls everything the engine can observe, and a fault that can
+//! be written down here can be injected everywhere.
+
+mod clock;
+#[cfg(feature = "simulate")]
+mod memory;
+mod os;
+
+use std::fmt::Debug;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+#[cfg(feature = "simulate")]
+pub use clock::ManualClock;
+pub use clock::{Clock, SystemClock};
+#[cfg(feature = "simulate")]
+pub use memory::{Counts, Fault, MemoryStorage, Survivors};
+pub use os::OsStorage;
+
+/// How [`Storage::open`] treats a file that does or does not exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// The file must exist.
+    Existing,
+    /// The file must not exist; it is created empty.
+    CreateNew,
+}
+
+/// A place that holds files: the operating system's file system, or a simulated disk.
+///
+/// Durability is explicit. Bytes of a file are on stable storage only after
+/// [`StorageFile::sync_data`]; a created, renamed or removed name only after
+/// [`Storage::sync_dir`] of its directory.
+pub trait Storage: Debug + Send + Sync + 'static {
+    /// Opens or creates a file for reading and writing.
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>>;
+
+    /// Creates a directory and its missing parents, readable by the owner only.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+
+    /// The names (not paths) of the files in a directory, in ascending order.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+
+    /// Removes a file. A file that is still open stays readable through its handle.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Renames a file, replacing the target if it exists.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Makes every create, rename and remove in a directory durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Takes the exclusive lock `path` stands for, creating the file if needed; the lock is held
+    /// until the returned guard is dropped or the process ends.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] when somebody else holds it.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn StorageLock>>;
+}
+
+/// An exclusive lock on a store; dropping it releases the lock.
+pub trait StorageLock: Debug + Send + Sync + 'static {}
+
+/// A file opened through [`Storage::open`].
+pub trait StorageFile: Debug + Send + Sync + 'static {
+    /// Reads up to `buf.len()` bytes at `offset`; fewer only at the end of the file or when the
+    /// system chose to, 0 only at or past the end.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes all of `bufs`, one after the other, starting at `offset`.
+    ///
+    /// On an error any part of them may have been written.
+    fn write_all_at(&self, bufs: &[&[u8]], offset: u64) -> io::Result<()>;
+
+    /// Puts every byte written so far, and the length, on stable storage.
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// The length in bytes.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether the length is zero.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Cuts the file to `len` bytes, or extends it with zeros.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Reserves disk space so that the file is at least `len` bytes long; new bytes read as zero.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::StorageFull`] when the space is not there; the file may have grown.
+    fn allocate(&self, len: u64) -> io::Result<()>;
+
+    /// Reads exactly `buf.len()` bytes at `offset`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] when the file ends before.
+    fn read_exact_at(&self, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
+        while !buf.is_empty() {
+            match self.read_at(buf, offset) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => {
+                    buf = buf.split_at_mut(n).1;
+                    offset += n as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,261 @@
+//! The store: the entry to everything.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::background::Background;
+use crate::documents::{self, Checkpoint, Expected};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::feed::{Feed, FeedKey};
+use crate::options::Options;
+use crate::recovery;
+use crate::stats::{FeedInfo, StoreStats};
+use crate::verify::{self, VerifyReport};
+use crate::write::batch::WriteBatch;
+use crate::write::{StateWrite, execute};
+
+/// An open store: a directory that one process at a time has open.
+///
+/// Cheap to clone and to share between threads. The store is closed by [`Store::close`], or when
+/// the last handle to it, feeds included, is dropped.
+#[derive(Clone)]
+pub struct Store {
+    engine: Arc<Engine>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Store").field(&self.engine.path).finish()
+    }
+}
+
+impl Store {
+    /// Opens the store in the directory `path` with default options, creating it if needed.
+    ///
+    /// # Errors
+    /// See [`Options::open`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let store = highwater::Store::open(dir.path())?;
+    /// let feed = store.feed("conn-42", "Contact")?;
+    /// assert_eq!(feed.count()?, 0);
+    /// # Ok::<(), highwater::Error>(())
+    /// ```
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Options::new().open(path)
+    }
+
+    pub(crate) fn open_with(path: &Path, options: Options, rebuild: bool) -> Result<Self> {
+        let engine = recovery::open(path, options, rebuild)?;
+        if engine.options.background {
+            let background = Background::start(&engine).map_err(|source| Error::Io {
+                op: "start a thread for",
+                path: path.to_owned(),
+                source,
+            })?;
+            *engine.background.lock() = Some(background);
+        }
+        Ok(Self { engine })
+    }
+
+    /// The feed of a connection and model. It need not exist: a feed appears with its first record.
+    ///
+    /// # Errors
+    /// [`Error::InvalidName`]; [`Error::Corrupt`] when the catalog's entry of the feed is damaged.
+    pub fn feed(&self, connection: &str, model: &str) -> Result<Feed> {
+        self.feed_variant(connection, model, "")
+    }
+
+    /// The feed of a connection, model and variant; an empty variant is `base`.
+    ///
+    /// # Errors
+    /// As for [`Store::feed`].
+    pub fn feed_variant(&self, connection: &str, model: &str, variant: &str) -> Result<Feed> {
+        self.engine.check_not_closed()?;
+        let key = FeedKey::new(connection, model, variant)?;
+        let state = self.engine.feed(&key)?;
+        Ok(Feed {
+            engine: self.engine.clone(),
+            state,
+        })
+    }
+
+    /// All feeds that were ever written to, ordered by their keys.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn feeds(&self) -> Result<Vec<FeedInfo>> {
+        self.engine.check_not_closed()?;
+        self.engine.log.flush()?;
+        Ok(self.engine.feed_infos())
+    }
+
+    /// Starts a batch of writes on feeds of one connection, to be committed together.
+    pub fn batch(&self, connection: &str) -> WriteBatch {
+        WriteBatch::new(self.engine.clone(), connection)
+    }
+
+    /// The checkpoint of a sync; `None` when there is none. An empty variant is `base`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidName`], [`Error::Closed`]. A failure to read is never an absent checkpoint.
+    pub fn checkpoint(
+        &self,
+        connection: &str,
+        sync: &str,
+        variant: &str,
+    ) -> Result<Option<Checkpoint>> {
+        let key = documents::checkpoint_key(connection, sync, variant)?;
+        Ok(documents::read_checkpoint(self.engine.read_state(&key)?))
+    }
+
+    /// Saves the checkpoint of a sync: a JSON object of at most 64 KiB. To save it together with
+    /// records, use [`Store::batch`].
+    ///
+    /// # Errors
+    /// [`Error::CheckpointConflict`] when it is not what `expected` says,
+    /// [`Error::InvalidDocument`], and those of any write.
+    pub fn save_checkpoint<T: Serialize>(
+        &self,
+        connection: &str,
+        sync: &str,
+        variant: &str,
+        value: &T,
+        expected: Expected,
+    ) -> Result<()> {
+        let mut batch = self.batch(connection);
+        batch.checkpoint(sync, variant, value, expected)?;
+        batch.commit().map(drop)
+    }
+
+    /// Clears the checkpoint of a sync; clearing an absent one succeeds.
+    ///
+    /// # Errors
+    /// [`Error::CheckpointConflict`] when it is not what `expected` says, and those of any write.
+    pub fn clear_checkpoint(
+        &self,
+        connection: &str,
+        sync: &str,
+        variant: &str,
+        expected: Expected,
+    ) -> Result<()> {
+        let mut batch = self.batch(connection);
+        batch.clear_checkpoint(sync, variant, expected)?;
+        batch.commit().map(drop)
+    }
+
+    /// The metadata of a connection, as JSON text; `None` when none was ever set.
+    ///
+    /// # Errors
+    /// [`Error::InvalidName`], [`Error::Closed`].
+    pub fn connection_metadata(&self, connection: &str) -> Result<Option<Vec<u8>>> {
+        self.engine
+            .read_state(&documents::metadata_key(connection)?)
+    }
+
+    /// Replaces the metadata of a connection: a JSON object of at most 64 KiB.
+    ///
+    /// # Errors
+    /// [`Error::InvalidDocument`], and those of any write.
+    pub fn set_connection_metadata<T: Serialize>(&self, connection: &str, value: &T) -> Result<()> {
+        let json = documents::metadata_json(value)?;
+        let key = documents::metadata_key(connection)?;
+        let change = |_| Ok(Some(json.clone()));
+        execute(
+            &self.engine,
+            &[],
+            &[StateWrite {
+                key,
+                change: &change,
+            }],
+        )
+        .map(drop)
+    }
+
+    /// Merges an object into the metadata of a connection, field by field, atomically.
+    ///
+    /// # Errors
+    /// As for [`Store::set_connection_metadata`].
+    pub fn update_connection_metadata<T: Serialize>(
+        &self,
+        connection: &str,
+        partial: &T,
+    ) -> Result<()> {
+        let json = documents::metadata_json(partial)?;
+        let key = documents::metadata_key(connection)?;
+        let change = documents::metadata_merge(&json);
+        execute(
+            &self.engine,
+            &[],
+            &[StateWrite {
+                key,
+                change: &change,
+            }],
+        )
+        .map(drop)
+    }
+
+    /// Puts everything acknowledged so far on stable storage. In durable mode it is there already.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] when that cannot be promised any more.
+    pub fn flush(&self) -> Result<()> {
+        self.engine.check_not_closed()?;
+        self.engine.log.flush()
+    }
+
+    /// Brings the catalog up to date with the log, so that the next open has less to read. The
+    /// background thread does it now and then, and [`Store::close`] at the end.
+    ///
+    /// # Errors
+    /// An I/O error, or [`Error::Catalog`]; no record is affected.
+    pub fn checkpoint_catalog(&self) -> Result<()> {
+        self.engine.check_not_closed()?;
+        self.engine.save_catalog(false)
+    }
+
+    /// Reads every byte of the log's frames and checks every checksum, and the feeds against the
+    /// frames. `progress` is told the bytes walked so far and the bytes there are. Writers and
+    /// readers go on meanwhile.
+    ///
+    /// # Errors
+    /// An I/O error. Damage is not an error but part of the report.
+    pub fn verify(&self, progress: impl FnMut(u64, u64)) -> Result<VerifyReport> {
+        self.engine.check_not_closed()?;
+        verify::verify(&self.engine, progress)
+    }
+
+    /// Counts and sizes of the whole store.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], or an I/O error.
+    pub fn stats(&self) -> Result<StoreStats> {
+        let feeds = self.feeds()?;
+        let segments = self.engine.log.segments();
+        Ok(StoreStats {
+            feeds: feeds.len() as u64,
+            live: feeds.iter().map(|feed| feed.live).sum(),
+            live_bytes: feeds.iter().map(|feed| feed.live_bytes).sum(),
+            segments: segments.len() as u64,
+            log_bytes: segments.iter().map(|s| s.len()).sum::<Result<u64>>()?,
+            appended_bytes: self.engine.log.appended_bytes(),
+            syncs: self.engine.log.syncs(),
+            index_bytes: self.engine.budget.used() as u64,
+        })
+    }
+
+    /// Closes the store: syncs everything, saves the catalog, gives up the lock. Other handles
+    /// answer [`Error::Closed`] afterwards. Closing twice is fine.
+    ///
+    /// # Errors
+    /// When something could not be written; the store is closed all the same, and what was
+    /// acknowledged is as safe as its durability promises.
+    pub fn close(&self) -> Result<()> {
+        self.engine.close()
+    }
+}

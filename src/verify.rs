@@ -1,0 +1,147 @@
+//! Walking every checksum of a store, and every reference between its parts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::cursor::FeedId;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::feed::state::FeedState;
+use crate::log::format::{FrameKind, SEGMENT_HEADER_LEN};
+use crate::log::scan::{Scanned, damage_in, read_frame};
+use crate::state::Registration;
+
+/// What a verification looked at and found. See [`Store::verify`](crate::Store::verify).
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Segments walked.
+    pub segments: u64,
+    /// Frames whose every byte was checked.
+    pub frames: u64,
+    /// Versions of records in those frames, superseded ones included.
+    pub versions: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Feeds whose directory was compared with the frames.
+    pub feeds: u64,
+    /// Everything that did not hold, with file and offset.
+    pub damage: Vec<Error>,
+}
+
+impl VerifyReport {
+    /// Whether nothing was found.
+    pub fn is_clean(&self) -> bool {
+        self.damage.is_empty()
+    }
+}
+
+/// Walks the durable part of the log, then the feeds. `progress` is told the bytes walked so far
+/// and the bytes there are.
+pub(crate) fn verify(engine: &Engine, mut progress: impl FnMut(u64, u64)) -> Result<VerifyReport> {
+    let mut report = VerifyReport::default();
+    let end = engine.log.durable_position()?;
+    let segments = engine.log.segments();
+    let total = segments.iter().map(|s| s.len()).sum::<Result<u64>>()?;
+    let mut places = BTreeMap::new();
+    for (at, segment) in segments.iter().enumerate() {
+        report.segments += 1;
+        let next = segments.get(at + 1);
+        let limit = next.map(|next| next.header.first_lsn);
+        let mut offset = SEGMENT_HEADER_LEN as u64;
+        let mut chain = segment.header.chain;
+        while let Some(frame) = read_frame(segment, offset)? {
+            let superseded = limit.is_some_and(|limit| frame.header.lsn >= limit);
+            if frame.header.chain != chain || superseded || frame.header.lsn > end.lsn {
+                break;
+            }
+            check_frame(&frame, &mut report, &mut places)?;
+            offset += frame.header.frame_len();
+            chain = frame.sum;
+            progress(report.bytes, total);
+        }
+        // The segment must go on to where the next one, or the end of the log, takes over.
+        let goes_on = match next {
+            Some(next) => next.header.chain == chain,
+            None => end.segment == segment.id() && end.offset == offset,
+        };
+        if !goes_on {
+            report
+                .damage
+                .push(Error::corrupt(&segment.path, offset, "frame"));
+        }
+    }
+    for registration in engine.state.registrations() {
+        report.feeds += 1;
+        let feed = engine.feed(&registration.key);
+        let checked = feed.and_then(|feed| check_feed(engine, &feed, &registration, &places));
+        report.damage.extend(checked.err());
+    }
+    progress(total, total);
+    Ok(report)
+}
+
+type Places = BTreeMap<(FeedId, u64), (u64, u64, u32)>;
+
+fn check_frame(frame: &Scanned, report: &mut VerifyReport, places: &mut Places) -> Result<()> {
+    report.frames += 1;
+    report.bytes += frame.header.frame_len();
+    if frame.header.kind == FrameKind::Records {
+        report.versions += u64::from(frame.header.count);
+        let place = (frame.segment.id().0, frame.offset, frame.header.count);
+        places.insert((frame.header.feed, frame.header.first), place);
+    }
+    if let Some(offset) = damage_in(frame)? {
+        report
+            .damage
+            .push(Error::corrupt(&frame.segment.path, offset, "record"));
+    }
+    Ok(())
+}
+
+/// Compares a feed's directory with the frames, and its counts with its records.
+fn check_feed(
+    engine: &Engine,
+    feed: &Arc<FeedState>,
+    registration: &Registration,
+    places: &Places,
+) -> Result<()> {
+    let path = &engine.path;
+    if feed.key != registration.key {
+        return Err(Error::corrupt(path, 0, "two feeds have the same id"));
+    }
+    engine.load_index(feed)?;
+    let published = feed.published.read();
+    for frame in published
+        .directory
+        .frames()
+        .iter()
+        .filter(|f| f.first <= published.tail)
+    {
+        let expected = (frame.segment.0, frame.offset, frame.count);
+        if places
+            .get(&(feed.id, frame.first))
+            .is_some_and(|place| *place != expected)
+        {
+            return Err(Error::corrupt(
+                path,
+                0,
+                "a directory entry names the wrong place",
+            ));
+        }
+    }
+    let shown: u64 = published
+        .directory
+        .frames()
+        .iter()
+        .map(|f| u64::from(f.live_count))
+        .sum();
+    if shown < published.live {
+        return Err(Error::corrupt(
+            path,
+            0,
+            "a feed counts more records than it shows",
+        ));
+    }
+    Ok(())
+}
