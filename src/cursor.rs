@@ -52,6 +52,13 @@ const BINARY_LEN: usize = 23;
 const VERSION: u8 = 1;
 
 impl Cursor {
+    /// The same position in another epoch, for tests of how stale cursors are refused.
+    #[cfg(feature = "simulate")]
+    #[doc(hidden)]
+    pub fn in_epoch(self, epoch: u32) -> Self {
+        Self { epoch, ..self }
+    }
+
     fn to_binary(self) -> [u8; BINARY_LEN] {
         let mut bytes = [0; BINARY_LEN];
         bytes[0] = VERSION;

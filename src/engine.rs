@@ -205,6 +205,7 @@ impl Engine {
             tail: row.tail,
             time: row.time,
             lsn: Lsn(row.lsn),
+            generation: row.generation,
             live: row.live,
             live_bytes: row.live_bytes,
         })

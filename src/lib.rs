@@ -65,6 +65,9 @@ pub use documents::{Checkpoint, Expected};
 pub use error::{Error, RecordError, Result};
 pub use feed::page::{List, Order, Page};
 pub use feed::{Feed, FeedKey, Records};
+#[cfg(feature = "simulate")]
+#[doc(hidden)]
+pub use options::Mutant;
 pub use options::{Durability, FeedOptions, Options};
 pub use record::{
     Action, Actions, Applied, Outcome, OwnedRecord, ParseActionsError, Record, Timestamp, Totals,

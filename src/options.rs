@@ -25,6 +25,15 @@ pub enum Durability {
     },
 }
 
+/// A deliberate defect. A check that none of these can make fail proves nothing.
+#[cfg(feature = "simulate")]
+#[doc(hidden)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mutant {
+    /// Readers see a commit, and lose sight of what it supersedes, before it is synced.
+    PublishBeforeSync,
+}
+
 /// Options for opening a store. Each method takes and returns the options.
 ///
 /// ```
@@ -49,6 +58,8 @@ pub struct Options {
     pub(crate) background: bool,
     pub(crate) create: bool,
     pub(crate) secret: Option<[u8; 32]>,
+    #[cfg(feature = "simulate")]
+    pub(crate) mutant: Option<Mutant>,
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -64,6 +75,8 @@ impl Default for Options {
             background: true,
             create: true,
             secret: None,
+            #[cfg(feature = "simulate")]
+            mutant: None,
             storage: Arc::new(OsStorage),
             clock: Arc::new(SystemClock),
         }
@@ -128,6 +141,21 @@ impl Options {
     pub fn secret(mut self, secret: [u8; 32]) -> Self {
         self.secret = Some(secret);
         self
+    }
+
+    /// Breaks the engine on purpose, so that a test can show that it would notice.
+    #[cfg(feature = "simulate")]
+    #[doc(hidden)]
+    pub fn mutant(mut self, mutant: Mutant) -> Self {
+        self.mutant = Some(mutant);
+        self
+    }
+
+    pub(crate) fn publishes_before_sync(&self) -> bool {
+        #[cfg(feature = "simulate")]
+        return self.mutant == Some(Mutant::PublishBeforeSync);
+        #[cfg(not(feature = "simulate"))]
+        false
     }
 
     /// Where the files are; the operating system's file system by default.

@@ -23,6 +23,7 @@ pub(crate) struct FeedPart {
     /// Position of the commit's last change of the feed.
     pub(crate) tail: u64,
     pub(crate) time: u64,
+    pub(crate) generation: u32,
     /// Live records after the commit, and the bytes of their payloads.
     pub(crate) live: u64,
     pub(crate) live_bytes: u64,
@@ -63,6 +64,7 @@ impl Publication {
             published.tail = part.tail;
             published.time = part.time;
             published.lsn = self.lsn;
+            published.generation = part.generation;
             published.live = part.live;
             published.live_bytes = part.live_bytes;
             published.directory.retire(&part.superseded);

@@ -16,7 +16,7 @@ use crate::log::commit::{Log, LogSetup, segment_nonce};
 use crate::log::format::{
     Entry, FrameKind, Identity, SEGMENT_HEADER_LEN, SegmentHeader, entry_table,
 };
-use crate::log::scan::{Scan, Scanned, scan};
+use crate::log::scan::{Scan, Scanned, in_force, scan};
 use crate::log::segment::Segment;
 use crate::log::{LogPosition, Lsn, SegmentId, TEMPORARY_SUFFIX};
 use crate::options::Options;
@@ -69,15 +69,15 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
     let closed = last.map_or(catalog.root.clean && !derived, |f| {
         f.header.kind == FrameKind::Close
     });
-    let mut recovered_lsn = segments
+    let mut generation = segments
         .iter()
-        .map(|s| s.header.recovered_lsn)
+        .map(|s| s.header.generation)
         .max()
         .unwrap_or_default();
     let (mut frames, mut end) = (scan.frames.clone(), scan.end);
     if !fresh && (scan.torn || !closed) {
-        recovered_lsn = scan.end.lsn.next();
-        (frames, end) = relocate(storage, &dir, &mut segments, &scan, recovered_lsn)?;
+        generation += 1;
+        (frames, end) = relocate(storage, &dir, &mut segments, &scan, generation)?;
     }
     let by_id: BTreeMap<SegmentId, Arc<Segment>> = segments
         .iter()
@@ -91,9 +91,11 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
         identity,
         segment_size: options.segment_size,
         durability: options.durability,
+        publishes_before_sync: options.publishes_before_sync(),
         segments: by_id,
         position: end,
-        recovered_lsn,
+        // One more with every crash: it stays far below 32 bits.
+        generation: generation as u32,
         current,
     })?;
     let engine = Arc::new(Engine::new(Parts {
@@ -203,7 +205,7 @@ fn create_first_segment(
         id,
         nonce: segment_nonce(&identity, id),
         first_lsn: Lsn(1),
-        recovered_lsn: Lsn(0),
+        generation: 0,
         chain: 0,
     };
     segments.push(Arc::new(Segment::create(storage, dir, header, &[], 0)?));
@@ -240,9 +242,10 @@ fn start_of_scan(
 ) -> Result<LogPosition> {
     let position = root.position();
     if !derived && position.segment != SegmentId(0) {
+        // It may have been superseded whole, and removed, since the catalog was saved.
         if segments
             .iter()
-            .any(|segment| segment.id() == position.segment)
+            .any(|segment| segment.id() >= position.segment)
         {
             return Ok(position);
         }
@@ -269,7 +272,7 @@ fn relocate(
     dir: &Path,
     segments: &mut Vec<Arc<Segment>>,
     scan: &Scan,
-    recovered_lsn: Lsn,
+    generation: u64,
 ) -> Result<(Vec<Scanned>, LogPosition)> {
     let doubtful = scan
         .frames
@@ -291,13 +294,13 @@ fn relocate(
     let nonce = segment_nonce(&identity, id);
     let first_lsn = suffix
         .first()
-        .map_or(recovered_lsn, |frame| frame.header.lsn);
+        .map_or(scan.end.lsn.next(), |frame| frame.header.lsn);
     let header = SegmentHeader {
         identity,
         id,
         nonce,
         first_lsn,
-        recovered_lsn,
+        generation,
         chain: cut.chain,
     };
     let mut bytes: Vec<Vec<u8>> = Vec::new();
@@ -339,14 +342,18 @@ fn relocate(
     ))
 }
 
-/// Removes segments that hold nothing but the torn tail, and cuts it off the last one that stays.
+/// Removes segments that hold nothing but the torn tail, or were superseded whole, and cuts the
+/// tail off the last one that stays.
 fn put_away(
     storage: &dyn Storage,
     dir: &Path,
     segments: &mut Vec<Arc<Segment>>,
     cut: LogPosition,
 ) -> Result<()> {
-    for segment in segments.iter().filter(|segment| segment.id() > cut.segment) {
+    let counts: Vec<SegmentId> = in_force(segments).iter().map(|(s, _)| s.id()).collect();
+    let keep =
+        |segment: &Arc<Segment>| segment.id() <= cut.segment && counts.contains(&segment.id());
+    for segment in segments.iter().filter(|segment| !keep(segment)) {
         storage
             .remove(&segment.path)
             .map_err(|error| Error::io("remove", &segment.path, error))?;
@@ -354,7 +361,7 @@ fn put_away(
     storage
         .sync_dir(dir)
         .map_err(|error| Error::io("sync directory", dir, error))?;
-    segments.retain(|segment| segment.id() <= cut.segment);
+    segments.retain(keep);
     if let Some(segment) = segments.last()
         && segment.id() == cut.segment
         && segment.len()? > cut.offset

@@ -58,6 +58,16 @@ pub(crate) struct FeedChanges {
     pub(crate) chunks: Vec<(usize, Vec<FrameRef>)>,
 }
 
+/// Whether an error says that the file is not what was written, rather than not accessible.
+fn is_damage(error: &Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, UnexpectedEof};
+    match error {
+        Error::Io { source, .. } => matches!(source.kind(), InvalidData | UnexpectedEof),
+        Error::DiskFull { .. } => false,
+        _ => true,
+    }
+}
+
 fn chunk_key(feed: u64, chunk: u64) -> [u8; 16] {
     let mut key = [0; 16];
     key[..8].copy_from_slice(&feed.to_le_bytes());
@@ -96,9 +106,9 @@ impl Catalog {
             .and_then(|()| catalog.read_all());
         match read {
             Ok(Some(contents)) if catalog.root.store == store => Ok(Some((catalog, contents))),
-            // A file that cannot be opened or read at all is not damage.
-            Err(error @ (Error::Io { .. } | Error::DiskFull { .. })) => Err(error),
-            _ => Ok(None),
+            Ok(_) => Ok(None),
+            Err(error) if is_damage(&error) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

@@ -59,6 +59,8 @@ pub(crate) struct FeedRow {
     pub(crate) time: u64,
     /// The newest commit.
     pub(crate) lsn: u64,
+    /// The generation of the log it was written in.
+    pub(crate) generation: u32,
     pub(crate) live: u64,
     pub(crate) live_bytes: u64,
     /// How many rows of frames there are, and the sum over them.

@@ -52,8 +52,8 @@ pub(crate) struct Writer {
     /// Whether the log has the feed's registration.
     pub(crate) registered: bool,
     pub(crate) options: FeedOptions,
-    /// The newest commit of the feed; decides about the jump after an unclean end.
-    pub(crate) lsn: Lsn,
+    /// The generation of the log that the newest commit was written in.
+    pub(crate) generation: u32,
     /// [`crate::log::commit::Log::aborts`] when the feed was last settled.
     pub(crate) aborts: u64,
 }
@@ -82,6 +82,7 @@ pub(crate) struct Published {
     pub(crate) tail: u64,
     pub(crate) time: u64,
     pub(crate) lsn: Lsn,
+    pub(crate) generation: u32,
     pub(crate) live: u64,
     pub(crate) live_bytes: u64,
 }
@@ -101,7 +102,7 @@ impl FeedState {
             live_bytes: published.live_bytes,
             registered: options.is_some(),
             options: options.unwrap_or_default(),
-            lsn: published.lsn,
+            generation: published.generation,
             aborts: 0,
         };
         Self {
@@ -170,6 +171,7 @@ impl FeedState {
         published.tail = header.first + u64::from(header.count) - 1;
         published.time = header.time;
         published.lsn = header.lsn;
+        published.generation = header.generation;
         published.live = header.live;
         published.live_bytes = header.live_bytes;
         self.set_written(header.lsn);
@@ -178,7 +180,7 @@ impl FeedState {
         writer.time = header.time;
         writer.live = header.live;
         writer.live_bytes = header.live_bytes;
-        writer.lsn = header.lsn;
+        writer.generation = header.generation;
     }
 
     /// What the catalog lacks of this feed; everything when `whole`.
@@ -197,6 +199,7 @@ impl FeedState {
             tail: published.tail,
             time: published.time,
             lsn: lsn.0,
+            generation: published.generation,
             live: published.live,
             live_bytes: published.live_bytes,
             // The catalog knows these.
@@ -241,7 +244,7 @@ impl Writer {
             let published = feed.published.read();
             self.live = published.live;
             self.live_bytes = published.live_bytes;
-            self.lsn = published.lsn;
+            self.generation = published.generation;
             self.registered = registered;
         }
         self.aborts = aborts;
@@ -254,14 +257,10 @@ impl Writer {
         }
     }
 
-    /// The next position to give out. After an unclean end of the store, a feed's first commit
-    /// jumps past every position that may have been shown and lost.
-    pub(crate) fn next_position(&self, recovered: Lsn) -> u64 {
-        if self.lsn < recovered {
-            self.next + POSITION_JUMP
-        } else {
-            self.next
-        }
+    /// The next position to give out. With every unclean end of the store since the feed's newest
+    /// commit it jumps past all positions that may have been shown and lost.
+    pub(crate) fn next_position(&self, generation: u32) -> u64 {
+        self.next + u64::from(generation.saturating_sub(self.generation)) * POSITION_JUMP
     }
 }
 

@@ -83,7 +83,6 @@ struct Tail {
     offset: u64,
     allocated: u64,
     chain: u32,
-    recovered_lsn: Lsn,
     /// Commits that are written but not synced, oldest first.
     unsynced: VecDeque<(Arc<Ticket>, Publication)>,
     unsynced_records: u64,
@@ -103,6 +102,8 @@ pub(crate) struct Log {
     identity: Identity,
     segment_size: u64,
     durability: Durability,
+    generation: u32,
+    publishes_before_sync: bool,
     queue: Mutex<Queue>,
     turn: Condvar,
     tail: Mutex<Tail>,
@@ -124,7 +125,9 @@ pub(crate) struct LogSetup {
     pub(crate) durability: Durability,
     pub(crate) segments: BTreeMap<SegmentId, Arc<Segment>>,
     pub(crate) position: LogPosition,
-    pub(crate) recovered_lsn: Lsn,
+    pub(crate) generation: u32,
+    /// Only ever true in a test that must see it fail.
+    pub(crate) publishes_before_sync: bool,
     /// The current segment, which `segments` has too.
     pub(crate) current: Arc<Segment>,
 }
@@ -154,6 +157,8 @@ impl Log {
             identity: setup.identity,
             segment_size: setup.segment_size,
             durability: setup.durability,
+            generation: setup.generation,
+            publishes_before_sync: setup.publishes_before_sync,
             queue: Mutex::new(Queue {
                 next_lsn: durable.next(),
                 waiting: Vec::new(),
@@ -167,7 +172,7 @@ impl Log {
                 offset: setup.position.offset,
                 allocated,
                 chain: setup.position.chain,
-                recovered_lsn: setup.recovered_lsn,
+
                 unsynced: VecDeque::new(),
                 unsynced_records: 0,
                 unsynced_bytes: 0,
@@ -372,8 +377,9 @@ impl Log {
         }
     }
 
-    pub(crate) fn recovered_lsn(&self) -> Lsn {
-        self.tail.lock().recovered_lsn
+    /// How often the store was opened after an unclean end.
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation
     }
 
     /// A position that everything at or before the returned LSN is durable and published at.
@@ -436,6 +442,9 @@ impl Log {
                 .ticket
                 .stage
                 .store(Stage::Written as u8, Ordering::Release);
+            if self.publishes_before_sync {
+                commit.publication.publish();
+            }
             tail.unsynced.push_back((commit.ticket, commit.publication));
         }
         let at_risk = tail.unsynced_records >= UNSYNCED_RECORDS_MAX
@@ -458,7 +467,7 @@ impl Log {
         for frame in group.iter().flat_map(|commit| &commit.frames) {
             let len = frame.header.frame_len();
             if offset + len > self.segment_size && offset > SEGMENT_HEADER_LEN as u64 {
-                let next = self.create_segment(tail, &segment, frame.header.lsn, chain, len);
+                let next = self.create_segment(&segment, frame.header.lsn, chain, len);
                 match next {
                     Ok(next) => segment = next,
                     Err(error) => return Err(self.discard(created, error)),
@@ -468,6 +477,7 @@ impl Log {
             }
             let mut header = frame.header.clone();
             header.durable_lsn = durable_lsn;
+            header.generation = self.generation;
             header.nonce = segment.header.nonce;
             header.chain = chain;
             let header = header.encode(offset);
@@ -495,7 +505,6 @@ impl Log {
 
     fn create_segment(
         &self,
-        tail: &Tail,
         last: &Segment,
         first_lsn: Lsn,
         chain: u32,
@@ -507,7 +516,7 @@ impl Log {
             id,
             nonce: segment_nonce(&self.identity, id),
             first_lsn,
-            recovered_lsn: tail.recovered_lsn,
+            generation: u64::from(self.generation),
             chain,
         };
         let reserve = SEGMENT_HEADER_LEN as u64 + frame_len;

@@ -42,8 +42,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) nonce: u64,
     /// Frames of earlier segments at or after this LSN are superseded by this segment.
     pub(crate) first_lsn: Lsn,
-    /// The newest LSN at which the store was opened after an unclean end; see `docs/format.md`.
-    pub(crate) recovered_lsn: Lsn,
+    /// How often the store was opened after an unclean end before the segment was made.
+    pub(crate) generation: u64,
     /// What the segment's first frame chains to.
     pub(crate) chain: u32,
 }
@@ -64,7 +64,7 @@ impl SegmentHeader {
             .u64(self.id.0)
             .u64(self.nonce)
             .u64(self.first_lsn.0)
-            .u64(self.recovered_lsn.0)
+            .u64(self.generation)
             .finish();
         bytes.extend_from_slice(&self.identity.store);
         bytes.extend_from_slice(&self.identity.secret);
@@ -95,7 +95,7 @@ impl SegmentHeader {
         let id = SegmentId(fields.u64()?);
         let nonce = fields.u64()?;
         let first_lsn = Lsn(fields.u64()?);
-        let recovered_lsn = Lsn(fields.u64()?);
+        let generation = fields.u64()?;
         let identity = Identity {
             store: fields.array()?,
             secret: fields.array()?,
@@ -108,7 +108,7 @@ impl SegmentHeader {
             id,
             nonce,
             first_lsn,
-            recovered_lsn,
+            generation,
             chain,
         })
     }
@@ -149,6 +149,9 @@ pub(crate) struct FrameHeader {
     pub(crate) live_bytes: u64,
     /// Checksum of the entries, or of the state operations.
     pub(crate) content_sum: u32,
+    /// How often the store was opened after an unclean end before this was written. A feed jumps
+    /// over positions when it changes, because cursors handed out before may have been lost.
+    pub(crate) generation: u32,
     /// The segment's nonce.
     pub(crate) nonce: u64,
     /// Checksum of the header of the frame before this one.
@@ -173,6 +176,7 @@ impl FrameHeader {
             live: 0,
             live_bytes: 0,
             content_sum: 0,
+            generation: 0,
             nonce: 0,
             chain: 0,
         }
@@ -204,6 +208,7 @@ impl FrameHeader {
         bytes[84..88].copy_from_slice(&self.bodies_len.to_le_bytes());
         bytes[88..92].copy_from_slice(&self.content_sum.to_le_bytes());
         bytes[92..96].copy_from_slice(&self.chain.to_le_bytes());
+        bytes[96..100].copy_from_slice(&self.generation.to_le_bytes());
         let sum = checksum(offset, &[&bytes[..FRAME_HEADER_LEN - 4]]);
         bytes[FRAME_HEADER_LEN - 4..].copy_from_slice(&sum.to_le_bytes());
         bytes
@@ -243,6 +248,7 @@ impl FrameHeader {
         header.bodies_len = fields.u32()?;
         header.content_sum = fields.u32()?;
         header.chain = fields.u32()?;
+        header.generation = fields.u32()?;
         let plausible = header.first.saturating_add(header.count.into()) <= POSITION_MAX + 1;
         let intact = magic == FRAME_MAGIC
             && header.nonce == nonce
@@ -402,7 +408,7 @@ mod tests {
             id: SegmentId(3),
             nonce: 4,
             first_lsn: Lsn(5),
-            recovered_lsn: Lsn(6),
+            generation: 6,
             chain: 7,
         };
         let mut bytes = header.encode();

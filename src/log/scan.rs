@@ -150,7 +150,7 @@ fn checked_len(header: &FrameHeader) -> u64 {
 ///
 /// After a crash the doubtful end of a segment is copied to a fresh one, which then holds the
 /// frames from its first LSN on, whatever the older segment still has.
-fn in_force(segments: &[Arc<Segment>]) -> Vec<(Arc<Segment>, Lsn)> {
+pub(crate) fn in_force(segments: &[Arc<Segment>]) -> Vec<(Arc<Segment>, Lsn)> {
     let mut limit = Lsn(u64::MAX);
     let mut live = Vec::new();
     for segment in segments.iter().rev() {
@@ -175,10 +175,19 @@ impl Walk<'_> {
         let start = self
             .segments
             .iter()
-            .position(|(segment, _)| segment.id() == self.end.segment);
-        let mut at = start.unwrap_or(0);
+            .position(|(segment, _)| segment.id() >= self.end.segment);
+        let mut at = start.unwrap_or(self.segments.len());
+        if let Some((segment, _)) = self.segments.get(at)
+            && segment.id() > self.end.segment
+            && segment.header.chain == self.end.chain
+        {
+            // The start's segment was superseded whole: the log goes on in the one that did it.
+            self.end.segment = segment.id();
+            self.end.offset = SEGMENT_HEADER_LEN as u64;
+        }
         while let Some((segment, limit)) = self.segments.get(at) {
-            if let Some(frame) = read_frame(segment, self.end.offset)?
+            if segment.id() == self.end.segment
+                && let Some(frame) = read_frame(segment, self.end.offset)?
                 && frame.header.chain == self.end.chain
                 && frame.header.lsn > self.end.lsn
                 && frame.header.lsn < *limit

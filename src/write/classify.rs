@@ -15,7 +15,7 @@ use crate::feed::state::{FeedState, Resident, Writer};
 use crate::hash::{Fingerprint, Scratch};
 use crate::index::{Index, IndexEntry, Slot};
 use crate::json;
-use crate::log::Lsn;
+
 use crate::log::commit::{Stage, Ticket};
 use crate::log::format::Entry;
 use crate::log::frame::Frame;
@@ -119,7 +119,7 @@ impl<'a> FeedTurn<'a> {
     ) -> Result<Self> {
         let writer = engine.write_turn(feed, aborts);
         engine.load_index(feed)?;
-        let next = writer.next_position(engine.log.recovered_lsn());
+        let next = writer.next_position(engine.log.generation());
         let (live, live_bytes) = (writer.live, writer.live_bytes);
         // Commit times rise strictly along a feed, whatever the clock does.
         let time = engine.options.clock.now_micros().max(writer.time + 1);
@@ -443,6 +443,7 @@ impl<'a> FeedTurn<'a> {
             superseded: std::mem::take(&mut self.changes.superseded),
             tail: self.next - 1,
             time: self.time,
+            generation: self.engine.log.generation(),
             live: self.live,
             live_bytes: self.live_bytes,
         }
@@ -453,14 +454,13 @@ impl<'a> FeedTurn<'a> {
     pub(crate) fn apply(
         &mut self,
         resident: &mut Resident,
-        lsn: Lsn,
     ) -> Vec<(Fingerprint, Option<IndexEntry>)> {
         self.writer.next = self.next;
         self.writer.time = self.time;
         self.writer.live = self.live;
         self.writer.live_bytes = self.live_bytes;
         self.writer.registered = true;
-        self.writer.lsn = lsn;
+        self.writer.generation = self.engine.log.generation();
         let Some(index) = resident.index.as_mut() else {
             return Vec::new();
         };

@@ -182,7 +182,7 @@ fn commit(
         return Ok(None);
     };
     for (turn, resident) in turns.iter_mut().zip(&mut residents) {
-        let before = turn.apply(resident, ticket.lsn);
+        let before = turn.apply(resident);
         resident.pending.push_back(Pending {
             ticket: ticket.clone(),
             before,

@@ -5,7 +5,6 @@ mod disk;
 mod faults;
 mod image;
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test may fail")]
 mod tests;
 
 use std::fmt::{self, Debug, Formatter};

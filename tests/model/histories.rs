@@ -1,0 +1,134 @@
+//! Random histories: every operation the engine has, in any order, over several feeds.
+
+use highwater::Options;
+use highwater::storage::Survivors;
+use proptest::prelude::*;
+
+use crate::driver::{Driver, FEEDS};
+use crate::reference::{Doc, FeedNo, Write};
+
+#[derive(Clone, Debug)]
+enum Step {
+    Commit(Vec<(FeedNo, Write)>, Option<u64>),
+    Read { reader: usize, limit: usize },
+    Check,
+    Flush,
+    SaveCatalog,
+    Reopen,
+    Rebuild,
+    Crash(Survivors),
+    Clock(i64),
+}
+
+fn id() -> impl Strategy<Value = String> {
+    (0u8..24).prop_map(|n| format!("r{n}"))
+}
+
+fn write() -> impl Strategy<Value = Write> {
+    let json = prop::collection::vec((id(), 0u8..4, 0u8..4), 0..12);
+    let raw = prop::collection::vec((id(), prop::collection::vec(any::<u8>(), 0..40)), 0..6);
+    let partial = (id(), 0u8..4, any::<bool>()).prop_map(|(id, n, nested)| {
+        let text = if nested {
+            serde_json::json!({"id": id, "x": {(n.to_string()): n}})
+        } else {
+            serde_json::json!({"id": id, "v": n})
+        };
+        let serde_json::Value::Object(map) = text else {
+            unreachable!("an object literal")
+        };
+        (id, Doc(map))
+    });
+    prop_oneof![
+        6 => json.prop_map(Write::SaveJson),
+        1 => raw.prop_map(Write::SaveRaw),
+        2 => prop::collection::vec(partial, 0..4).prop_map(Write::Update),
+        2 => prop::collection::vec(id(), 0..8).prop_map(Write::Delete),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let single = (0..FEEDS, write()).prop_map(|write| Step::Commit(vec![write], None));
+    let several = (
+        prop::collection::vec((0..FEEDS - 1, write()), 1..4),
+        prop::option::of(0u64..1000),
+    )
+        .prop_map(|(writes, checkpoint)| Step::Commit(writes, checkpoint));
+    let survivors = prop_oneof![
+        Just(Survivors::Synced),
+        Just(Survivors::All),
+        (0u64..20_000).prop_map(Survivors::Prefix),
+        any::<u64>().prop_map(Survivors::Sectors),
+    ];
+    prop_oneof![
+        8 => single,
+        4 => several,
+        6 => (any::<usize>(), 1usize..20).prop_map(|(reader, limit)| Step::Read { reader, limit }),
+        1 => Just(Step::Check),
+        1 => Just(Step::Flush),
+        1 => Just(Step::SaveCatalog),
+        1 => Just(Step::Reopen),
+        1 => Just(Step::Rebuild),
+        3 => survivors.prop_map(Step::Crash),
+        1 => (-2_000_000i64..2_000_000).prop_map(Step::Clock),
+    ]
+}
+
+fn run(options: Options, steps: Vec<Step>) {
+    use highwater::storage::Clock;
+    let mut driver = Driver::new(options);
+    for step in steps {
+        match step {
+            Step::Commit(writes, checkpoint) => driver.commit(&writes, checkpoint),
+            Step::Read { reader, limit } => driver.step_reader(reader, limit),
+            Step::Check => driver.check(),
+            Step::Flush => driver.mark_durable(),
+            Step::SaveCatalog => {
+                driver.store.checkpoint_catalog().unwrap();
+                driver.mark_durable();
+            }
+            Step::Reopen => driver.close_and_open(),
+            Step::Rebuild => driver.rebuild(),
+            Step::Crash(survivors) => driver.crash(survivors),
+            Step::Clock(jump) => {
+                let now = driver.clock.now_micros();
+                driver.clock.set(now.saturating_add_signed(jump));
+            }
+        }
+    }
+    driver.check();
+    driver.converge(7);
+    let report = driver.store.verify(|_, _| {}).unwrap();
+    assert!(report.is_clean(), "{:?}", report.damage);
+    driver.close_and_open();
+    driver.check();
+    driver.converge(3);
+}
+
+/// Small segments and a budget that evicts all the time: the roll and the reload are common.
+fn cramped() -> Options {
+    Options::new().segment_size(4096).index_budget(0)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { max_shrink_iters: 3000, ..ProptestConfig::with_cases(300) })]
+
+    #[test]
+    fn durable_histories_agree_with_the_model(steps in prop::collection::vec(step(), 1..60)) {
+        run(Options::new(), steps);
+    }
+
+    #[test]
+    fn durable_histories_in_small_segments_agree(steps in prop::collection::vec(step(), 1..60)) {
+        run(cramped(), steps);
+    }
+
+    #[test]
+    fn relaxed_histories_agree_with_the_model(steps in prop::collection::vec(step(), 1..60)) {
+        run(Options::new().durability(Driver::relaxed()), steps);
+    }
+
+    #[test]
+    fn relaxed_histories_in_small_segments_agree(steps in prop::collection::vec(step(), 1..60)) {
+        run(cramped().durability(Driver::relaxed()), steps);
+    }
+}

@@ -1,0 +1,25 @@
+//! The engine against a model: a plain `BTreeMap` per feed that says what the contract's tables
+//! say, and nothing about logs, indexes or disks.
+//!
+//! * [`reference`](mod@reference): the model
+//! * [`gate`]: a disk whose syncs can be held up
+//! * [`driver`]: one engine on a simulated disk, the model beside it, and standing readers
+//! * [`histories`]: random histories, with crashes, reopens and clock jumps in them (P1, P2, P5)
+//! * [`cursors`]: each cursor guarantee of the contract as a test of its own (G4, G5)
+//! * [`trap`]: the visibility trap, and proof that the test for it can fail (P3)
+//! * [`crash_points`]: a crash at every write and sync of a scripted history (G1, G2, G3)
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::type_complexity,
+    missing_docs,
+    unreachable_pub
+)]
+
+mod crash_points;
+mod cursors;
+mod driver;
+mod gate;
+mod histories;
+mod reference;
+mod trap;
