@@ -39,10 +39,26 @@ pub(crate) struct Catalog {
     storage: Arc<dyn Storage>,
     path: PathBuf,
     /// `None` after a failure, until the next save opens it again.
-    database: Option<Database>,
+    database: Option<Guarded>,
     pub(crate) root: RootRow,
     /// Set while a save may have failed: the next one writes everything that is in memory.
     pub(crate) stale: bool,
+}
+
+/// Runs redb code; `None` when it panics. On a damaged file redb can, and for this crate that is
+/// damage like any other.
+fn guarded<T>(run: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(run)).ok()
+}
+
+/// A database that is also dropped under guard: redb writes when it is dropped.
+struct Guarded(Option<Database>);
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let database = self.0.take();
+        guarded(|| drop(database));
+    }
 }
 
 /// What an open reads from the catalog.
@@ -148,15 +164,15 @@ impl Catalog {
             builder.set_cache_size(CACHE_BYTES);
             Ok(builder.create_with_backend(Backend(file))?)
         })?;
-        self.database = Some(database);
+        self.database = Some(Guarded(Some(database)));
         Ok(())
     }
 
-    /// Runs redb code. On a damaged file redb can panic; that is damage like any other.
+    /// Runs redb code.
     fn guard<T>(&self, run: impl FnOnce() -> Result<T, redb::Error>) -> Result<T> {
-        match catch_unwind(AssertUnwindSafe(run)) {
-            Ok(result) => result.map_err(|source| self.failed(source)),
-            Err(_) => Err(Error::corrupt(&self.path, 0, "the catalog's tree")),
+        match guarded(run) {
+            Some(result) => result.map_err(|source| self.failed(source)),
+            None => Err(Error::corrupt(&self.path, 0, "the catalog's tree")),
         }
     }
 
@@ -171,9 +187,11 @@ impl Catalog {
     }
 
     fn database(&self) -> Result<&Database> {
-        self.database
+        let database = self
+            .database
             .as_ref()
-            .ok_or_else(|| Error::corrupt(&self.path, 0, "the catalog's tree"))
+            .and_then(|guarded| guarded.0.as_ref());
+        database.ok_or_else(|| Error::corrupt(&self.path, 0, "the catalog's tree"))
     }
 
     /// Reads and checks the root, the feeds and the state; `None` when something is wrong.

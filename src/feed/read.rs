@@ -154,6 +154,18 @@ impl Span {
         let (Some(first), Some(last)) = (located.first(), located.last()) else {
             return Ok(());
         };
+        // Starts come from entries that are not verified by themselves: of a damaged one, the
+        // neighbour's bytes are wrong too, and show here or by their checksums.
+        let ascend = located.windows(2).all(|pair| {
+            pair[0].entry.id_end <= pair[1].id_start && pair[0].entry.body_end <= pair[1].body_start
+        });
+        if !ascend {
+            return Err(Error::corrupt(
+                &self.segment.path,
+                first.entry_at,
+                "record entry",
+            ));
+        }
         let ids_start = buffer.len();
         buffer.resize(ids_start + (last.entry.id_end - first.id_start) as usize, 0);
         self.segment.read(

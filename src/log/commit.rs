@@ -437,11 +437,7 @@ impl Log {
             commit.publication.place(headers.zip(&mut places));
             self.written
                 .fetch_max(commit.ticket.lsn.0, Ordering::AcqRel);
-            // The stage is published under the queue lock, when the leader steps down.
-            commit
-                .ticket
-                .stage
-                .store(Stage::Written as u8, Ordering::Release);
+
             if self.publishes_before_sync {
                 commit.publication.publish();
             }
@@ -451,7 +447,12 @@ impl Log {
             || tail.unsynced_bytes >= UNSYNCED_BYTES_MAX
             || !tail.session_synced;
         if (sync || at_risk) && !tail.unsynced.is_empty() {
-            self.sync_and_publish(tail)?;
+            return self.sync_and_publish(tail);
+        }
+        // Only now: what had to be synced first is not acknowledged if that sync failed. Waiters
+        // look again when the leader steps down.
+        for (ticket, _) in &tail.unsynced {
+            ticket.stage.store(Stage::Written as u8, Ordering::Release);
         }
         Ok(())
     }

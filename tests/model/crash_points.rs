@@ -245,7 +245,7 @@ fn check(disk: &MemoryStorage, options: &Options, views: &[View], crash: Crash) 
         .max();
     assert!(
         applied.last_cursor > highest,
-        "{:?} after {highest:?}",
+        "{crash:?}: {:?} after {highest:?}",
         applied.last_cursor
     );
     store.close().unwrap();
