@@ -82,9 +82,15 @@ impl Engine {
             }),
             background: Mutex::new(None),
             lock: Mutex::new(Some(parts.lock)),
-            closed: AtomicBool::new(false),
+            closed: AtomicBool::new(true),
             saved_bytes: AtomicU64::new(0),
         }
+    }
+
+    /// Ends the opening. Until then the engine is as good as closed: one that was dropped half-way
+    /// through its recovery must not write that half down as a clean end.
+    pub(crate) fn finish_opening(&self) {
+        self.closed.store(false, Ordering::Release);
     }
 
     pub(crate) fn check_not_closed(&self) -> Result<()> {
@@ -104,6 +110,11 @@ impl Engine {
         let closed = self.log.close().and_then(|()| self.log.mark_closed());
         let saved = closed.and_then(|()| self.save_catalog(true));
         self.log.trim();
+        for feed in self.feeds.lock().open.values() {
+            feed.close();
+        }
+        // The last writer of the catalog's file is its database, when it is dropped.
+        self.catalog.lock().disconnect();
         drop(self.lock.lock().take());
         saved
     }
@@ -140,10 +151,7 @@ impl Engine {
     /// The published value of a state key.
     pub(crate) fn read_state(&self, key: &StateKey) -> Result<Option<Vec<u8>>> {
         self.check_not_closed()?;
-        if self.log.acknowledged_stage() == Stage::Written {
-            // As in `make_visible`: own writes are seen, and nothing that could still be lost.
-            let _ = self.log.flush();
-        }
+        self.make_all_visible();
         Ok(self.state.get(key))
     }
 
@@ -179,13 +187,18 @@ impl Engine {
     /// The feed's state, loaded if it is not in use yet.
     pub(crate) fn feed(&self, key: &FeedKey) -> Result<Arc<FeedState>> {
         let id = self.feed_id(key);
-        let mut feeds = self.feeds.lock();
-        if let Some(feed) = feeds.open.get(&id) {
-            return Ok(feed.clone());
-        }
+        let row = {
+            let feeds = self.feeds.lock();
+            if let Some(feed) = feeds.open.get(&id) {
+                return Ok(feed.clone());
+            }
+            feeds.rows.get(&id).copied()
+        };
+        // Read without the lock: saving the catalog takes the two the other way round. The row
+        // stays as it is until the feed is in use.
         let value = self.state.get(&StateKey::feed(id));
         let registration = value.as_deref().and_then(Registration::decode);
-        let published = match feeds.rows.get(&id) {
+        let published = match &row {
             Some(row) => self.restore(row)?,
             None => Published::default(),
         };
@@ -194,8 +207,7 @@ impl Engine {
             .map_or(FIRST_EPOCH, |known| known.epoch);
         let options = registration.map(|known| known.options);
         let feed = Arc::new(FeedState::new(key.clone(), id, epoch, options, published));
-        feeds.open.insert(id, feed.clone());
-        Ok(feed)
+        Ok(self.feeds.lock().open.entry(id).or_insert(feed).clone())
     }
 
     fn restore(&self, row: &FeedRow) -> Result<Published> {
@@ -214,7 +226,14 @@ impl Engine {
     /// Before a read in relaxed durability: what was acknowledged is synced and published, so that
     /// a caller sees its own writes, and nobody sees anything that a power failure could undo.
     pub(crate) fn make_visible(&self, feed: &FeedState) {
-        if self.log.acknowledged_stage() == Stage::Written && feed.has_unpublished() {
+        if feed.has_unpublished() {
+            self.make_all_visible();
+        }
+    }
+
+    /// The same for everything the store holds.
+    pub(crate) fn make_all_visible(&self) {
+        if self.log.acknowledged_stage() == Stage::Written {
             // After a failure there is nothing more to show than what was published.
             let _ = self.log.flush();
         }

@@ -91,7 +91,7 @@ impl Store {
     /// [`Error::Closed`].
     pub fn feeds(&self) -> Result<Vec<FeedInfo>> {
         self.engine.check_not_closed()?;
-        self.engine.log.flush()?;
+        self.engine.make_all_visible();
         Ok(self.engine.feed_infos())
     }
 

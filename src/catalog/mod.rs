@@ -261,6 +261,11 @@ impl Catalog {
         frames.ok_or_else(|| Error::corrupt(&self.path, 0, "the frames of a feed"))
     }
 
+    /// Gives the file up; nothing is written to it afterwards.
+    pub(crate) fn disconnect(&mut self) {
+        self.database = None;
+    }
+
     /// Saves changes in one transaction. `root`'s sums are worked out here. Returns the feeds'
     /// rows as they are stored now.
     pub(crate) fn save(

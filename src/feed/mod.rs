@@ -331,12 +331,15 @@ impl Feed {
     /// whether it is; false when `timeout` passed first.
     ///
     /// # Errors
-    /// For a cursor that is not of this feed, as in [`Feed::list`].
+    /// For a cursor that is not of this feed, as in [`Feed::list`]; [`Error::Closed`] when the store
+    /// is closed meanwhile.
     pub fn wait(&self, after: Option<Cursor>, timeout: Duration) -> Result<bool> {
         self.engine.check_not_closed()?;
         let position = after.map_or(Ok(0), |cursor| check_cursor(&self.state, cursor))?;
         self.engine.make_visible(&self.state);
-        Ok(self.state.wait_past(position, timeout))
+        let found = self.state.wait_past(position, timeout);
+        self.engine.check_not_closed()?;
+        Ok(found)
     }
 
     /// The options the feed was configured with.

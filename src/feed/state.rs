@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -39,6 +39,7 @@ pub(crate) struct FeedState {
     pub(crate) last_use: AtomicU64,
     pub(crate) index_memory: AtomicUsize,
     bell: (Mutex<()>, Condvar),
+    closed: AtomicBool,
 }
 
 /// What the next writer starts from: the published state plus everything in the commit queue.
@@ -116,6 +117,7 @@ impl FeedState {
             last_use: AtomicU64::new(0),
             index_memory: AtomicUsize::new(0),
             bell: (Mutex::new(()), Condvar::new()),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -143,7 +145,14 @@ impl FeedState {
         self.bell.1.notify_all();
     }
 
-    /// Waits until something newer than `position` is visible; false when `timeout` passed first.
+    /// Sends everybody who waits for a change away.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.announce();
+    }
+
+    /// Waits until something newer than `position` is visible; false when `timeout` passed first, or
+    /// the store was closed.
     pub(crate) fn wait_past(&self, position: u64, timeout: Duration) -> bool {
         // No deadline at all when the time-out is too long to be represented.
         let deadline = Instant::now().checked_add(timeout);
@@ -156,7 +165,7 @@ impl FeedState {
                     false
                 }
             };
-            if timed_out {
+            if timed_out || self.closed.load(Ordering::Acquire) {
                 return self.published.read().tail > position;
             }
         }
