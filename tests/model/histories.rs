@@ -104,6 +104,30 @@ fn run(options: Options, steps: Vec<Step>) {
     driver.converge(3);
 }
 
+fn save(record: u8, version: u8) -> Step {
+    let records = vec![(format!("r{record}"), version, 0)];
+    Step::Commit(vec![(0, Write::SaveJson(records))], None)
+}
+
+/// Found by the histories below: two crashes in a row leave a segment that was superseded before
+/// it held a frame; the catalog's position in it must lead on to the next segment.
+#[test]
+fn a_catalog_position_in_a_superseded_segment_leads_on() {
+    let crash = || Step::Crash(Survivors::Synced);
+    let start = vec![
+        save(0, 0),
+        save(0, 1),
+        crash(),
+        crash(),
+        Step::SaveCatalog,
+        crash(),
+    ];
+    run(
+        Options::new(),
+        start.into_iter().chain([save(1, 0), crash()]).collect(),
+    );
+}
+
 /// Small segments and a budget that evicts all the time: the roll and the reload are common.
 fn cramped() -> Options {
     Options::new().segment_size(4096).index_budget(0)
