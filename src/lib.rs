@@ -76,3 +76,8 @@ pub use stats::{FeedInfo, FeedStats, StoreStats};
 pub use store::Store;
 pub use verify::VerifyReport;
 pub use write::batch::WriteBatch;
+
+/// The README's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -170,10 +170,10 @@ impl Index {
         found.map(|at| Slot::Delta(*at as usize))
     }
 
-    /// Stores the newest version of a record: at `slot`, where [`Index::find`] saw its key, or
-    /// after looking the key up among the recent additions.
+    /// Stores the newest version of a record: at `slot`, where [`Index::find`] saw its key, or as
+    /// a new one.
     pub(crate) fn put(&mut self, slot: Option<Slot>, entry: IndexEntry) {
-        match slot.or_else(|| self.find_added(entry.key)) {
+        match slot {
             Some(Slot::Base(at)) => self.base[at] = entry,
             Some(Slot::Delta(at)) => self.delta[at] = entry,
             None => self.insert(entry),

@@ -466,9 +466,12 @@ impl<'a> FeedTurn<'a> {
         };
         self.changes.apply_aliases(index);
         let puts = std::mem::take(&mut self.changes.puts);
+        let several = self.changes.earlier.is_some();
         let mut before = Vec::with_capacity(puts.len());
         for (slot, put) in puts {
-            let slot = slot.or_else(|| index.find_added(put.key));
+            // Only an earlier write of this commit can have added the key since it was looked up.
+            let added = || several.then(|| index.find_added(put.key)).flatten();
+            let slot = slot.or_else(added);
             before.push((put.key, slot.map(|slot| *index.entry(slot))));
             index.put(slot, put);
         }

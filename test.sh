@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Runs all tests: unit, property, crash and damage tests, the command line's, the documentation's,
+# and a smoke run of the fuzz targets.
+set -euo pipefail
+cd "$(dirname "$0")"
+cargo test --all-features
+cargo test --manifest-path fuzz/Cargo.toml
