@@ -1,0 +1,385 @@
+//! Full disks, failed writes, failed syncs and failed reads, each at every place of a history. A
+//! full disk costs the batch and nothing else; after a failed write or sync nothing more is
+//! acknowledged until the store is reopened; a failed read is that one call's. Checks G1, G2, G11
+//! and G12.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use highwater::storage::{Fault, ManualClock, MemoryStorage, Survivors};
+use highwater::{Applied, Error, Expected, List, Options, OwnedRecord, Result, Store};
+use serde_json::json;
+
+const STORE: &str = "/s";
+const STEPS: usize = 14;
+const FEEDS: [&str; 2] = ["a", "b"];
+
+fn options(disk: &MemoryStorage) -> Options {
+    Options::new()
+        .storage(Arc::new(disk.clone()))
+        .segment_size(4096)
+        .background(false)
+        .clock(Arc::new(ManualClock::new(1_700_000_000_000_000)))
+        .secret([1; 32])
+}
+
+/// One step of the history; every step writes.
+fn step(store: &Store, n: usize) -> Result<Vec<Applied>> {
+    let [a, b] = [store.feed("c", FEEDS[0])?, store.feed("c", FEEDS[1])?];
+    let text = "x".repeat(700);
+    let some = |from: usize, to: usize| -> Vec<_> {
+        (from..to)
+            .map(|i| json!({"id": i, "n": n, "t": text}))
+            .collect()
+    };
+    let mut batch = store.batch("c");
+    match n % 4 {
+        0 => batch.save(&a, &some(n, n + 3))?,
+        1 => {
+            batch.save(&b, &some(0, 2))?;
+            batch.delete(&a, &[(n - 1).to_string()])?;
+        }
+        2 => {
+            batch.save(&a, &some(n, n + 1))?;
+            batch.save(&b, &some(n, n + 8))?;
+        }
+        _ => batch.update(
+            &a,
+            &[json!({"id": n - 1, "more": n}), json!({"id": "none"})],
+        )?,
+    }
+    batch.checkpoint("sync", "", &json!({"step": n}), Expected::Any)?;
+    batch.commit()
+}
+
+/// What a store shows: the checkpoint and the records.
+type View = (Option<Vec<u8>>, BTreeMap<String, Vec<OwnedRecord>>);
+
+fn view(store: &Store) -> Result<View> {
+    let mut feeds = BTreeMap::new();
+    for model in FEEDS {
+        let feed = store.feed("c", model)?;
+        let records = feed.records(None).collect::<Result<Vec<_>>>()?;
+        let live = records.iter().filter(|record| record.deleted_at.is_none());
+        assert_eq!(feed.count()?, live.count() as u64);
+        feeds.insert(model.to_owned(), records);
+    }
+    let checkpoint = store.checkpoint("c", "sync", "")?;
+    Ok((checkpoint.map(|checkpoint| checkpoint.json), feeds))
+}
+
+/// The view after each number of steps, without cursors and times, which a crash may move.
+fn plain((checkpoint, feeds): View) -> String {
+    let mut lines = vec![format!("{checkpoint:?}")];
+    for (model, records) in feeds {
+        for record in records {
+            let payload = String::from_utf8(record.payload.unwrap()).unwrap();
+            lines.push(format!(
+                "{model} {} {} {payload}",
+                record.id, record.last_action
+            ));
+        }
+    }
+    lines.join("\n")
+}
+
+fn views() -> Vec<String> {
+    let store = options(&MemoryStorage::new()).open(STORE).unwrap();
+    let mut views = vec![plain(view(&store).unwrap())];
+    for n in 0..STEPS {
+        let _ = step(&store, n).unwrap();
+        views.push(plain(view(&store).unwrap()));
+    }
+    views
+}
+
+/// A history with saves of the catalog in it; returns how many steps were acknowledged.
+fn run(store: &Store, from: usize) -> (usize, Option<Error>) {
+    for n in from..STEPS {
+        if let Err(error) = step(store, n) {
+            return (n, Some(error));
+        }
+        if n % 5 == 2
+            && let Err(error) = store.checkpoint_catalog()
+        {
+            return (n + 1, Some(error));
+        }
+    }
+    (STEPS, None)
+}
+
+fn reopened(disk: &MemoryStorage) -> String {
+    let store = options(disk).open(STORE).unwrap();
+    assert!(store.verify(|_, _| {}).unwrap().is_clean());
+    plain(view(&store).unwrap())
+}
+
+#[test]
+fn a_full_disk_costs_the_batch_and_nothing_else() {
+    let right = views();
+    let mut full = 0;
+    let mut budget = 0;
+    loop {
+        let disk = MemoryStorage::new();
+        let store = options(&disk).open(STORE).unwrap();
+        let _ = step(&store, 0).unwrap();
+        disk.fail(Fault::Full { bytes: budget });
+        let (done, error) = run(&store, 1);
+        match &error {
+            None => {
+                assert!(full > 40, "the sweep found {full} full disks");
+                return;
+            }
+            Some(Error::DiskFull { path }) => assert!(path.starts_with(STORE)),
+            // redb does not always say why it failed.
+            Some(Error::Catalog { .. } | Error::Io { .. }) if (done - 1) % 5 == 2 => {}
+            Some(error) => panic!("budget {budget}: {error:?}"),
+        }
+        full += 1;
+        let before = view(&store).unwrap();
+        assert_eq!(plain(before.clone()), right[done], "budget {budget}");
+        // Once more: a smaller batch may find space, another full disk is no harm either.
+        match step(&store, done.min(STEPS - 1)) {
+            Ok(_) | Err(Error::DiskFull { .. }) => {}
+            Err(error) => panic!("budget {budget}: {error:?}"),
+        }
+        let done = position(&right, plain(view(&store).unwrap()), budget);
+        // A crash now, and an open that finds the disk still full.
+        let crashed = disk.crash(Survivors::Synced);
+        assert_eq!(reopened(&crashed), right[done], "budget {budget}");
+        disk.heal();
+        let (all, error) = run(&store, done);
+        assert!(error.is_none(), "budget {budget}: {error:?}");
+        assert_eq!(all, STEPS);
+        assert_eq!(plain(view(&store).unwrap()), right[STEPS]);
+        assert!(store.verify(|_, _| {}).unwrap().is_clean());
+        let crashed = disk.crash(Survivors::Synced);
+        assert_eq!(reopened(&crashed), right[STEPS], "budget {budget}");
+        store.close().unwrap();
+        assert_eq!(reopened(&disk), right[STEPS], "budget {budget}");
+        budget += if budget < 8192 { 499 } else { 8_191 };
+    }
+}
+
+fn position(right: &[String], view: String, what: u64) -> usize {
+    let found = right.iter().position(|right| *right == view);
+    found.unwrap_or_else(|| panic!("{what}: no prefix of the history looks like {view}"))
+}
+
+#[test]
+fn opening_and_closing_on_a_full_disk_loses_nothing() {
+    let right = views();
+    let built = MemoryStorage::new();
+    let store = options(&built).open(STORE).unwrap();
+    assert!(run(&store, 0).1.is_none());
+    for (image, clean) in [(built.crash(Survivors::Synced), false), (built, true)] {
+        if clean {
+            store.close().unwrap();
+        }
+        let mut opened = 0;
+        for budget in (0..600_000).step_by(9973) {
+            let disk = image.crash(Survivors::All);
+            disk.fail(Fault::Full { bytes: budget });
+            match options(&disk).open(STORE) {
+                Ok(store) => {
+                    opened += 1;
+                    assert_eq!(plain(view(&store).unwrap()), right[STEPS]);
+                    // May fail, but must not lose anything.
+                    let _ = store.close();
+                }
+                Err(Error::DiskFull { .. } | Error::Catalog { .. } | Error::Io { .. }) => {}
+                Err(error) => panic!("budget {budget}: {error:?}"),
+            }
+            disk.heal();
+            assert_eq!(reopened(&disk), right[STEPS], "budget {budget}");
+        }
+        assert!(opened > 0);
+    }
+}
+
+/// Runs the history with a fault armed, and checks everything that must hold afterwards.
+fn struck(right: &[String], fault: Fault) -> bool {
+    let disk = MemoryStorage::new();
+    let store = options(&disk).open(STORE).unwrap();
+    let _ = step(&store, 0).unwrap();
+    disk.fail(fault);
+    let (done, error) = run(&store, 1);
+    let Some(error) = error else {
+        disk.heal();
+        return false;
+    };
+    let poisoned = matches!(step(&store, 0), Err(Error::Poisoned { .. }));
+    if !poisoned {
+        // Only the catalog failed: derived data, and no reason to stop writing.
+        assert!(matches!(error, Error::Catalog { .. } | Error::Io { .. }));
+        assert_eq!((done - 1) % 5, 2, "{fault:?}: {error:?} and writes go on");
+        disk.heal();
+        return true;
+    }
+    for n in 0..3 {
+        let refused = step(&store, n);
+        assert!(
+            matches!(refused, Err(Error::Poisoned { .. })),
+            "{fault:?}: {refused:?}"
+        );
+    }
+    disk.heal();
+    // Also when the disk is well again: what it holds is not known.
+    assert!(matches!(step(&store, 0), Err(Error::Poisoned { .. })));
+    let flushed = store.flush();
+    assert!(matches!(flushed, Ok(()) | Err(Error::Poisoned { .. })));
+    let shown = plain(view(&store).unwrap());
+    assert_eq!(
+        shown, right[done],
+        "{fault:?}: published data stays readable"
+    );
+    assert!(
+        store.feeds().is_ok(),
+        "{fault:?}: published counts stay readable"
+    );
+    assert!(
+        store.stats().is_ok(),
+        "{fault:?}: published counts stay readable"
+    );
+    let lost_power = disk.crash(Survivors::Synced);
+    drop(store);
+    for (disk, what) in [(lost_power, "power loss"), (disk, "reopen")] {
+        let found = reopened(&disk);
+        // The batch that failed may be there, whole; nothing acknowledged may be missing.
+        let at = right.iter().position(|right| *right == found);
+        let at = at.unwrap_or_else(|| panic!("{fault:?}, {what}: not a prefix: {found}"));
+        assert!(
+            at == done || at == done + 1,
+            "{fault:?}, {what}: {at} of {done}"
+        );
+        // What the reopened store shows is on the disk for good.
+        let store = options(&disk).open(STORE).unwrap();
+        assert_eq!(plain(view(&store).unwrap()), found);
+        let again = disk.crash(Survivors::Synced);
+        assert_eq!(reopened(&again), found, "{fault:?}, {what}, power loss");
+        assert!(run(&store, at).1.is_none());
+        assert_eq!(plain(view(&store).unwrap()), right[STEPS]);
+    }
+    true
+}
+
+#[test]
+fn after_a_failed_write_nothing_is_acknowledged_until_reopened() {
+    let right = views();
+    let hits = (0..).take_while(|after| struck(&right, Fault::Write { after: *after }));
+    assert!(hits.count() > STEPS);
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_acknowledged_until_reopened() {
+    let right = views();
+    for dropped in [false, true] {
+        let hits = (0..).take_while(|after| {
+            let after = *after;
+            struck(&right, Fault::Sync { after, dropped })
+        });
+        assert!(hits.count() > STEPS);
+    }
+}
+
+#[test]
+fn after_a_failed_directory_sync_nothing_is_acknowledged_until_reopened() {
+    let right = views();
+    let hits = (0..).take_while(|after| struck(&right, Fault::SyncDir { after: *after }));
+    assert!(hits.count() > 2);
+}
+
+#[test]
+fn a_failed_read_is_one_failed_call() {
+    let right = views();
+    let disk = MemoryStorage::new();
+    let store = options(&disk).index_budget(0).open(STORE).unwrap();
+    assert!(run(&store, 0).1.is_none());
+    let mut failed = 0;
+    for after in 0.. {
+        disk.fail(Fault::Read { after });
+        let seen = view(&store);
+        disk.heal();
+        match seen {
+            Ok(seen) => {
+                assert_eq!(plain(seen), right[STEPS]);
+                break;
+            }
+            Err(Error::Io { path, .. }) => assert!(path.starts_with(STORE)),
+            Err(error) => panic!("read {after}: {error:?}"),
+        }
+        failed += 1;
+        assert_eq!(plain(view(&store).unwrap()), right[STEPS], "read {after}");
+    }
+    assert!(failed > 3);
+    // A write that had to read fails as a whole, and harms nothing.
+    for after in 0..40 {
+        disk.fail(Fault::Read { after });
+        let written = store
+            .feed("c", "a")
+            .and_then(|feed| feed.batch_delete(&["0"]));
+        disk.heal();
+        match written {
+            Ok(_) => break,
+            Err(error) => assert!(matches!(error, Error::Io { .. }), "{error:?}"),
+        }
+    }
+    let _ = step(&store, 0).unwrap();
+    assert!(store.verify(|_, _| {}).unwrap().is_clean());
+}
+
+#[test]
+fn a_failed_read_while_opening_is_an_error_and_harms_nothing() {
+    let right = views();
+    let built = MemoryStorage::new();
+    let store = options(&built).open(STORE).unwrap();
+    assert!(run(&store, 0).1.is_none());
+    for image in [built.crash(Survivors::Synced), {
+        store.close().unwrap();
+        built
+    }] {
+        for after in 0.. {
+            let disk = image.crash(Survivors::All);
+            disk.fail(Fault::Read { after });
+            let opened = options(&disk).open(STORE);
+            let done = opened.is_ok();
+            if let Err(error) = &opened {
+                assert!(matches!(error, Error::Io { .. }), "read {after}: {error:?}");
+            }
+            drop(opened);
+            disk.heal();
+            assert_eq!(reopened(&disk), right[STEPS], "read {after}");
+            if done && after > 200 {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn short_and_interrupted_reads_go_unnoticed() {
+    let right = views();
+    for seed in 0..30 {
+        let disk = MemoryStorage::new();
+        disk.fail(Fault::ShortReads { seed });
+        let store = options(&disk).index_budget(0).open(STORE).unwrap();
+        let mut after = None;
+        let mut followed = 0;
+        for n in 0..STEPS {
+            let _ = step(&store, n).unwrap();
+            let feed = store.feed("c", "a").unwrap();
+            let page = feed.list(&List::new().after(after)).unwrap();
+            after = Some(page.resume_cursor());
+            followed += page.len();
+            assert_eq!(plain(view(&store).unwrap()), right[n + 1], "seed {seed}");
+        }
+        assert!(followed > 10);
+        assert!(store.verify(|_, _| {}).unwrap().is_clean());
+        let crashed = disk.crash(Survivors::Synced);
+        crashed.fail(Fault::ShortReads { seed });
+        assert_eq!(reopened(&crashed), right[STEPS], "seed {seed}");
+        store.close().unwrap();
+        assert_eq!(reopened(&disk), right[STEPS], "seed {seed}");
+    }
+}
