@@ -107,8 +107,7 @@ impl Engine {
             return Ok(());
         }
         drop(self.background.lock().take());
-        let closed = self.log.close().and_then(|()| self.log.mark_closed());
-        let saved = closed.and_then(|()| self.save_catalog(true));
+        let saved = self.log.close().and_then(|()| self.save_clean_end());
         self.log.trim();
         for feed in self.feeds.lock().open.values() {
             feed.close();
@@ -117,6 +116,19 @@ impl Engine {
         self.catalog.lock().disconnect();
         drop(self.lock.lock().take());
         saved
+    }
+
+    /// Notes in the log and in the catalog that the store ends here, unless both say so already.
+    fn save_clean_end(&self) -> Result<()> {
+        let untouched = {
+            let catalog = self.catalog.lock();
+            catalog.root.clean && !catalog.stale && self.log.appended_bytes() == 0
+        };
+        if untouched {
+            return Ok(());
+        }
+        self.log.mark_closed()?;
+        self.save_catalog(true)
     }
 
     /// Bytes of log that the catalog does not know of.

@@ -280,10 +280,11 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Io { source, .. } => Some(source),
-            Self::Poisoned { cause } => Some(cause.as_ref()),
-            Self::Catalog { source, .. } => Some(source.as_ref()),
-            Self::Serialize { source, .. } => Some(source),
+            // The text names the immediate cause, so the chain goes on behind it.
+            Self::Io { source, .. } => source.source(),
+            Self::Poisoned { cause } => cause.source(),
+            Self::Catalog { source, .. } => source.source(),
+            Self::Serialize { source, .. } => source.source(),
             _ => None,
         }
     }

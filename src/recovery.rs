@@ -43,6 +43,11 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
         storage
             .sync_dir(path)
             .map_err(|error| Error::io("sync directory", path, error))?;
+    } else {
+        // Before the lock file is made: there must be no trace of a look at nothing.
+        storage
+            .list(&dir)
+            .map_err(|error| Error::io("open", path, error))?;
     }
     let lock = lock(storage, path)?;
     let mut segments = open_segments(storage, &dir)?;

@@ -126,37 +126,69 @@ impl Index {
     }
 
     pub(crate) fn find(&self, key: Fingerprint) -> Option<Slot> {
-        let base = self.find_base(key, self.bucket(key));
+        let base = self.find_base(key, self.guess(key));
         base.or_else(|| self.find_added(key))
     }
 
-    /// Finds many keys: first all directory words, then the entries, so that the cache misses of
-    /// one pass overlap instead of each waiting for the last.
+    /// Finds many keys, in passes: first all directory words, then the entries where the keys
+    /// should be, then the keys. The cache misses of a pass overlap instead of each waiting for
+    /// the comparisons of the one before.
     pub(crate) fn find_all(&self, keys: &[Fingerprint], slots: &mut Vec<Option<Slot>>) {
-        slots.clear();
-        let buckets: Vec<_> = keys.iter().map(|key| self.bucket(*key)).collect();
-        let found = keys.iter().zip(buckets).map(|(key, bucket)| {
-            let base = self.find_base(*key, bucket);
-            base.or_else(|| self.find_added(*key))
-        });
-        slots.extend(found);
-    }
-
-    fn bucket(&self, key: Fingerprint) -> (u32, u32) {
-        let bucket = key.head().checked_shr(self.shift).unwrap_or(0) as usize;
-        match self.directory.get(bucket..bucket + 2) {
-            Some(&[start, end]) => (start, end),
-            _ => (0, 0),
-        }
-    }
-
-    fn find_base(&self, key: Fingerprint, (start, end): (u32, u32)) -> Option<Slot> {
-        let (start, end) = (start as usize, end as usize);
-        let bucket = self.base.get(start..end)?;
-        bucket
+        let guesses: Vec<usize> = keys.iter().map(|key| self.guess(*key)).collect();
+        let touched: Vec<u64> = guesses
             .iter()
-            .position(|entry| entry.key == key)
-            .map(|at| Slot::Base(start + at))
+            .map(|at| self.head_at(*at).unwrap_or(0))
+            .collect();
+        slots.clear();
+        slots.extend(
+            keys.iter()
+                .zip(guesses)
+                .zip(touched)
+                .map(|((key, at), head)| {
+                    let there =
+                        head == key.head() && self.base.get(at).is_some_and(|e| e.key == *key);
+                    let base = if there {
+                        Some(Slot::Base(at))
+                    } else {
+                        self.find_base(*key, at)
+                    };
+                    base.or_else(|| self.find_added(*key))
+                }),
+        );
+    }
+
+    /// Where in the base a key should be: its bucket's share of the base, interpolated. Keys are
+    /// hashes, so inside a bucket this is right to within an entry or two.
+    fn guess(&self, key: Fingerprint) -> usize {
+        let bucket = key.head().checked_shr(self.shift).unwrap_or(0) as usize;
+        let Some(&[start, end]) = self.directory.get(bucket..bucket + 2) else {
+            return 0;
+        };
+        let inside = key.head().checked_shl(64 - self.shift).unwrap_or(0) >> 32;
+        start as usize + ((inside * u64::from(end - start)) >> 32) as usize
+    }
+
+    fn head_at(&self, at: usize) -> Option<u64> {
+        self.base.get(at).map(|entry| entry.key.head())
+    }
+
+    /// Walks from a guess to where the key is, or would be.
+    fn find_base(&self, key: Fingerprint, guess: usize) -> Option<Slot> {
+        let mut at = guess;
+        while at > 0 && self.head_at(at - 1).is_some_and(|head| head >= key.head()) {
+            at -= 1;
+        }
+        while self.head_at(at).is_some_and(|head| head < key.head()) {
+            at += 1;
+        }
+        // Keys are 96 bits, heads 64: equal heads of different keys stand side by side.
+        while let Some(entry) = self.base.get(at).filter(|e| e.key.head() == key.head()) {
+            if entry.key == key {
+                return Some(Slot::Base(at));
+            }
+            at += 1;
+        }
+        None
     }
 
     /// Finds a key among the entries added since the last merge.

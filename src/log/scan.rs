@@ -244,11 +244,21 @@ pub(crate) fn content_is_intact(frame: &Scanned) -> Result<bool> {
 
 /// The offset of the first record of a frame that is not as it was written.
 pub(crate) fn damage_in(frame: &Scanned) -> Result<Option<u64>> {
-    if frame.header.kind != FrameKind::Records {
+    let content = frame.content()?;
+    let header = &frame.header;
+    let used = header.entries_len() + u64::from(header.ids_len) + u64::from(header.bodies_len);
+    let padding = content
+        .iter()
+        .enumerate()
+        .skip(used as usize)
+        .find(|(_, byte)| **byte != 0);
+    if let Some((at, _)) = padding {
+        return Ok(Some(frame.offset + (FRAME_HEADER_LEN + at) as u64));
+    }
+    if header.kind != FrameKind::Records {
         return Ok(None);
     }
-    let content = frame.content()?;
-    let entries_len = frame.header.entries_len() as usize;
+    let entries_len = header.entries_len() as usize;
     let (table, rest) = content.split_at(entries_len);
     let (ids, bodies) = rest.split_at(frame.header.ids_len as usize);
     let (mut id_start, mut body_start) = (0, 0);

@@ -194,6 +194,10 @@ fn live(records: &[OwnedRecord]) -> BTreeMap<&str, Option<&[u8]>> {
 
 /// How far the script was when it crashed, in commits.
 #[derive(Clone, Copy, Debug)]
+#[expect(
+    dead_code,
+    reason = "where it happened is for the message of a failed check"
+)]
 struct Crash {
     /// The operation at which the power failed, and what was left.
     at: u64,
