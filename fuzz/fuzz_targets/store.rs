@@ -1,4 +1,6 @@
 #![no_main]
+// The macro opens a file.
+#![allow(clippy::disallowed_methods)]
 
 libfuzzer_sys::fuzz_target!(
     init: {

@@ -255,7 +255,7 @@ impl World {
 
     /// Everything that was acknowledged, or in relaxed durability flushed, is there afterwards.
     fn crash(&mut self, how: u8, seed: u64) {
-        if self.setup.relaxed && how % 4 != 0 {
+        if self.setup.relaxed && !how.is_multiple_of(4) {
             self.store().flush().unwrap();
         }
         let survivors = match how % 4 {
@@ -273,8 +273,8 @@ impl World {
 
     /// Everything is as the model says, and the consumers converge to it.
     fn check(&mut self) {
-        for which in 0..MODELS.len() {
-            let feed = self.store().feed("c", MODELS[which]).unwrap();
+        for (which, model) in MODELS.iter().enumerate() {
+            let feed = self.store().feed("c", model).unwrap();
             loop {
                 let before = self.models[which].after;
                 self.follow(which, 5);

@@ -1,6 +1,6 @@
 //! Drives every fuzz target with a few thousand inputs from a seed, and with the corpus: a check
 //! that the targets work and that nothing obvious is wrong, on stable and without a fuzzer.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
 /// SplitMix64.
 struct Rng(u64);
