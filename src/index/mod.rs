@@ -95,15 +95,37 @@ pub(crate) struct Index {
 
 impl Index {
     /// Builds an index from entries in any order, every key at most once.
-    pub(crate) fn build(mut entries: Vec<IndexEntry>) -> Self {
-        entries.shrink_to_fit();
-        entries.sort_unstable_by_key(|entry| entry.key.head());
-        let mut index = Self {
-            base: entries,
-            ..Self::default()
+    pub(crate) fn build(entries: Vec<IndexEntry>) -> Self {
+        let mut index = Self::default();
+        let Some(&filler) = entries.first() else {
+            return index;
         };
-        index.build_directory();
+        // A counting sort into the directory's buckets leaves only a handful of keys to sort in
+        // each: keys are hashes, so buckets are even.
+        index.shift = shift_for(entries.len());
+        let mut next = vec![0u32; (1 << (64 - index.shift)) + 1];
+        for entry in &entries {
+            next[index.bucket(entry.key) + 1] += 1;
+        }
+        for bucket in 1..next.len() {
+            next[bucket] += next[bucket - 1];
+        }
+        index.directory = next.clone();
+        index.base = vec![filler; entries.len()];
+        for entry in entries {
+            let at = &mut next[index.bucket(entry.key)];
+            index.base[*at as usize] = entry;
+            *at += 1;
+        }
+        for bounds in index.directory.windows(2) {
+            let bucket = bounds[0] as usize..bounds[1] as usize;
+            index.base[bucket].sort_unstable_by_key(|entry| entry.key.head());
+        }
         index
+    }
+
+    fn bucket(&self, key: Fingerprint) -> usize {
+        key.head().checked_shr(self.shift).unwrap_or(0) as usize
     }
 
     #[cfg(test)]
@@ -160,7 +182,10 @@ impl Index {
     /// Where in the base a key should be: its bucket's share of the base, interpolated. Keys are
     /// hashes, so inside a bucket this is right to within an entry or two.
     fn guess(&self, key: Fingerprint) -> usize {
-        let bucket = key.head().checked_shr(self.shift).unwrap_or(0) as usize;
+        if self.base.is_empty() {
+            return 0;
+        }
+        let bucket = self.bucket(key);
         let Some(&[start, end]) = self.directory.get(bucket..bucket + 2) else {
             return 0;
         };
@@ -262,8 +287,8 @@ impl Index {
     }
 
     fn build_directory(&mut self) {
-        let buckets = (self.base.len() / KEYS_PER_BUCKET).next_power_of_two();
-        self.shift = 64 - buckets.trailing_zeros();
+        self.shift = shift_for(self.base.len());
+        let buckets = 1 << (64 - self.shift);
         self.directory.clear();
         self.directory.reserve_exact(buckets + 1);
         for (at, entry) in self.base.iter().enumerate() {
@@ -275,6 +300,11 @@ impl Index {
         }
         self.directory.resize(buckets + 1, self.base.len() as u32);
     }
+}
+
+/// By how much heads of keys are shifted right to give the buckets of a base of `len` entries.
+fn shift_for(len: usize) -> u32 {
+    64 - (len / KEYS_PER_BUCKET).next_power_of_two().trailing_zeros()
 }
 
 #[cfg(test)]
