@@ -1,7 +1,7 @@
 //! The background thread of a store: syncs in relaxed durability, and keeps the catalog close
-//! behind the log. It ends with the store.
+//! behind the log. Closing the store stops it.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -27,13 +27,9 @@ impl Background {
             Durability::Durable => IDLE_INTERVAL,
             Durability::Relaxed { interval } => interval.max(Duration::from_millis(1)),
         };
-        // The thread must not keep the store open.
-        let engine: Weak<Engine> = Arc::downgrade(engine);
+        let engine = engine.clone();
         let run = move || {
             while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-                let Some(engine) = engine.upgrade() else {
-                    return;
-                };
                 tick(&engine);
             }
         };
@@ -59,10 +55,7 @@ fn tick(engine: &Engine) {
 impl Drop for Background {
     fn drop(&mut self) {
         self.stop = None;
-        if let Some(thread) = self.thread.take()
-            // The thread itself drops the store when it held the last handle for a moment.
-            && thread.thread().id() != std::thread::current().id()
-        {
+        if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }

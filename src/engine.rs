@@ -2,6 +2,7 @@
 //! locating versions.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,7 +25,7 @@ use crate::index::{Index, IndexEntry};
 use crate::log::Lsn;
 use crate::log::commit::{Log, Stage};
 use crate::log::format::{Entry, FRAME_HEADER_LEN, FrameHeader, entry_table};
-use crate::options::Options;
+use crate::options::{FeedOptions, Options};
 use crate::state::{Registration, State, StateKey};
 use crate::stats::FeedInfo;
 use crate::storage::StorageLock;
@@ -82,15 +83,9 @@ impl Engine {
             }),
             background: Mutex::new(None),
             lock: Mutex::new(Some(parts.lock)),
-            closed: AtomicBool::new(true),
+            closed: AtomicBool::new(false),
             saved_bytes: AtomicU64::new(0),
         }
-    }
-
-    /// Ends the opening. Until then the engine is as good as closed: one that was dropped half-way
-    /// through its recovery must not write that half down as a clean end.
-    pub(crate) fn finish_opening(&self) {
-        self.closed.store(false, Ordering::Release);
     }
 
     pub(crate) fn check_not_closed(&self) -> Result<()> {
@@ -294,6 +289,29 @@ impl Engine {
         Ok(())
     }
 
+    /// Lets the feed's next writer work under other options.
+    pub(crate) fn reset_options(&self, feed: &FeedState, options: FeedOptions) -> Result<()> {
+        let mut writer = feed.writer.lock();
+        // The index may hold fingerprints of payloads that are equal only under the old options,
+        // so it is dropped, which takes that nothing of it is queued.
+        let last = feed
+            .index
+            .read()
+            .pending
+            .back()
+            .map(|pending| pending.ticket.clone());
+        if let Some(last) = last {
+            self.log.wait(&last, Stage::Durable)?;
+        }
+        let mut resident = feed.index.write();
+        resident.pending.clear();
+        resident.index = None;
+        self.note_memory(feed, &resident);
+        writer.options = options;
+        writer.registered = true;
+        Ok(())
+    }
+
     pub(crate) fn note_memory(&self, feed: &FeedState, resident: &Resident) {
         self.budget
             .resize(feed, resident.index.as_ref().map_or(0, Index::memory));
@@ -375,7 +393,22 @@ impl Engine {
     }
 }
 
-impl Drop for Engine {
+/// What the user's handles share: the store is closed when the last of them is dropped. The
+/// background thread has the engine without it, so it neither keeps a store open nor closes one.
+///
+/// An engine that never got a handle, because opening it failed, is dropped without a word: it
+/// must not write down its half-way state as a clean end.
+pub(crate) struct Handle(pub(crate) Arc<Engine>);
+
+impl Deref for Handle {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        &self.0
+    }
+}
+
+impl Drop for Handle {
     fn drop(&mut self) {
         // A store that fails to close is recovered by the next open; there is nobody to tell.
         let _ = self.close();

@@ -167,7 +167,10 @@ pub enum RecordError {
 
 impl Error {
     pub(crate) fn io(op: &'static str, path: &Path, source: io::Error) -> Self {
-        if source.kind() == io::ErrorKind::StorageFull {
+        if matches!(
+            source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        ) {
             return Self::DiskFull {
                 path: path.to_owned(),
             };

@@ -117,7 +117,6 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
     if derived && !fresh {
         engine.save_catalog(false)?;
     }
-    engine.finish_opening();
     Ok(engine)
 }
 

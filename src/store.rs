@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::background::Background;
 use crate::documents::{self, Checkpoint, Expected};
-use crate::engine::Engine;
+use crate::engine::Handle;
 use crate::error::{Error, Result};
 use crate::feed::{Feed, FeedKey};
 use crate::options::Options;
@@ -24,7 +24,7 @@ use crate::write::{StateWrite, execute};
 /// the last handle to it, feeds included, is dropped.
 #[derive(Clone)]
 pub struct Store {
-    engine: Arc<Engine>,
+    engine: Arc<Handle>,
 }
 
 impl fmt::Debug for Store {
@@ -52,8 +52,9 @@ impl Store {
 
     pub(crate) fn open_with(path: &Path, options: Options, rebuild: bool) -> Result<Self> {
         let engine = recovery::open(path, options, rebuild)?;
+        let engine = Arc::new(Handle(engine));
         if engine.options.background {
-            let background = Background::start(&engine).map_err(|source| Error::Io {
+            let background = Background::start(&engine.0).map_err(|source| Error::Io {
                 op: "start a thread for",
                 path: path.to_owned(),
                 source,

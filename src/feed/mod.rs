@@ -21,7 +21,7 @@ pub use iter::Records;
 
 use crate::codec::Encoder;
 use crate::cursor::Cursor;
-use crate::engine::Engine;
+use crate::engine::Handle;
 use crate::error::{Error, Result};
 use crate::feed::page::{List, Page, check_cursor};
 use crate::feed::state::FeedState;
@@ -106,7 +106,7 @@ impl fmt::Display for FeedKey {
 /// the store's files open until it is dropped or the store is closed.
 #[derive(Clone)]
 pub struct Feed {
-    pub(crate) engine: Arc<Engine>,
+    pub(crate) engine: Arc<Handle>,
     pub(crate) state: Arc<FeedState>,
 }
 
@@ -368,13 +368,6 @@ impl Feed {
                 change: &change,
             }],
         )?;
-        let mut writer = self.state.writer.lock();
-        writer.options = options;
-        writer.registered = true;
-        drop(writer);
-        // The index may hold fingerprints of payloads that are equal only under the old options.
-        self.engine.budget.resize(&self.state, 0);
-        self.state.evict();
-        Ok(())
+        self.engine.reset_options(&self.state, options)
     }
 }

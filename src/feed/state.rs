@@ -20,7 +20,7 @@ use crate::feed::directory::Directory;
 use crate::hash::Fingerprint;
 use crate::index::{Index, IndexEntry};
 use crate::log::Lsn;
-use crate::log::commit::{POSITION_JUMP, Stage, Ticket};
+use crate::log::commit::{POSITION_JUMP, Ticket};
 use crate::log::format::FrameHeader;
 use crate::options::FeedOptions;
 use crate::publish::Place;
@@ -218,6 +218,13 @@ impl FeedState {
         Some(FeedChanges { row, chunks })
     }
 
+    /// Forgets what published commits replaced in the index, when nobody is using it right now.
+    pub(crate) fn forget_published(&self) {
+        if let Some(mut resident) = self.index.try_write() {
+            resident.forget_published();
+        }
+    }
+
     /// Drops the index to free its memory, unless it is in use or has queued changes.
     pub(crate) fn evict(&self) -> bool {
         // A writer remembers slots of the index while it classifies.
@@ -257,13 +264,7 @@ impl Writer {
             self.registered = registered;
         }
         self.aborts = aborts;
-        while resident
-            .pending
-            .front()
-            .is_some_and(|p| p.ticket.reached(Stage::Durable))
-        {
-            resident.pending.pop_front();
-        }
+        resident.forget_published();
     }
 
     /// The next position to give out. With every unclean end of the store since the feed's newest
@@ -274,6 +275,15 @@ impl Writer {
 }
 
 impl Resident {
+    fn forget_published(&mut self) {
+        while self
+            .pending
+            .front()
+            .is_some_and(|p| p.ticket.is_published())
+        {
+            self.pending.pop_front();
+        }
+    }
     /// The newest visible version of a record, for readers; the index must be in memory.
     pub(crate) fn visible(&self, key: Fingerprint, tail: u64) -> Option<IndexEntry> {
         let index = self.index.as_ref()?;

@@ -63,6 +63,10 @@ impl Ticket {
         self.stage.load(Ordering::Acquire) >= stage as u8
     }
 
+    pub(crate) fn is_published(&self) -> bool {
+        self.stage.load(Ordering::Acquire) == Stage::Durable as u8
+    }
+
     pub(crate) fn is_aborted(&self) -> bool {
         self.stage.load(Ordering::Acquire) == Stage::Aborted as u8
     }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::documents::{self, Expected};
-use crate::engine::Engine;
+use crate::engine::Handle;
 use crate::error::{Error, Result};
 use crate::feed::Feed;
 use crate::record::Applied;
@@ -39,7 +39,7 @@ use std::sync::Arc;
 /// ```
 #[must_use = "a batch writes nothing until it is committed"]
 pub struct WriteBatch {
-    engine: Arc<Engine>,
+    engine: Arc<Handle>,
     connection: String,
     writes: Vec<(Feed, Verb, Records)>,
     checkpoints: Vec<(StateKey, Option<Vec<u8>>, Expected)>,
@@ -52,7 +52,7 @@ enum Records {
 }
 
 impl WriteBatch {
-    pub(crate) fn new(engine: Arc<Engine>, connection: &str) -> Self {
+    pub(crate) fn new(engine: Arc<Handle>, connection: &str) -> Self {
         let connection = connection.to_owned();
         Self {
             engine,

@@ -191,6 +191,16 @@ impl<'a> FeedTurn<'a> {
                 continue;
             };
             entry.insert(at as u32);
+            if let (Some(slot), None, Some(content)) =
+                (slot, &self.changes.earlier, write.contents.get(at))
+            {
+                // Nine records of ten end here, without their entry being copied.
+                let entry = index.entry(slot);
+                newest_seen = newest_seen.max(entry.position());
+                if entry.content == *content && !entry.is_deleted() {
+                    continue;
+                }
+            }
             let found = self.changes.find(index, *key, slot);
             let outcome = decide(write, at, found);
             outcomes[at] = outcome;

@@ -119,9 +119,12 @@ fn attempt(
         };
         rests_on.extend(queued);
     }
-    for ticket in rests_on {
+    for ticket in &rests_on {
         // Also "unchanged" may be said only of a version that will be there after a crash.
-        engine.log.wait(&ticket, engine.log.acknowledged_stage())?;
+        engine.log.wait(ticket, engine.log.acknowledged_stage())?;
+    }
+    for feed in feeds.values().filter(|_| !rests_on.is_empty()) {
+        feed.forget_published();
     }
     Ok(Some(applied))
 }
