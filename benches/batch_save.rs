@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use common::floor::{Appending, Hashing};
+use common::floor::{Appending, Hashing, Space};
 use common::{
     Contact, LARGE, Raw, SMALL, batches, change, contacts, directory, feed, open, raw_records,
     renew, save_raw, timed,
@@ -99,7 +99,7 @@ fn changed(c: &mut Criterion, body_len: usize, batch: usize, durable: bool) {
     let mut initial = group(c, &name("initial"), batch);
     {
         let hashing = Hashing::new(&records);
-        let mut appending = Appending::new(dir.path(), &records);
+        let mut appending = Appending::new(dir.path(), &records, Space::Written);
         initial.bench_function("floor", |b| {
             b.iter(|| {
                 let range = cycle.next();

@@ -8,12 +8,13 @@
     reason = "a benchmark has no readers of its documentation"
 )]
 
+use std::cell::RefCell;
 use std::hint::black_box;
 use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
-use common::floor::{Appending, Hashing};
+use common::floor::{Appending, Hashing, Space};
 use common::{
     Contact, ID_LEN, LARGE, Raw, SMALL, batches, change, contacts, directory, feed, fill, open,
     raw_records, renew, save_raw, timed,
@@ -61,7 +62,7 @@ fn main() {
         scale.rounds
     );
     println!(
-        "{:<58} {:>12} {:>12} {:>22}  target",
+        "{:<72} {:>12} {:>12} {:>22}  target",
         "figure", "floor", "engine", "median (least..most)"
     );
     type Section = (&'static str, fn(Scale));
@@ -159,7 +160,7 @@ fn line(figure: &str, floor: &str, engine: &str, value: Spread, unit: &str, targ
         format!("{median:.digits$} {unit} ({least:.digits$}..{most:.digits$})")
     };
     let verdict = if met { "" } else { "  MISSED" };
-    println!("{figure:<58} {floor:>12} {engine:>12} {spread:>22}  {target}{verdict}");
+    println!("{figure:<72} {floor:>12} {engine:>12} {spread:>22}  {target}{verdict}");
 }
 
 fn plain(figure: &str, values: Vec<f64>, unit: &str, target: Target) {
@@ -220,15 +221,24 @@ fn unchanged(scale: Scale) {
 
 /// The other path: everything is new, or everything changed.
 fn changed(scale: Scale) {
-    for (body_len, durable) in [(SMALL, true), (LARGE, true), (SMALL, false), (LARGE, false)] {
+    for (body_len, durable, space) in [
+        (SMALL, true, Space::Allocated),
+        (SMALL, true, Space::Written),
+        (LARGE, true, Space::Allocated),
+        (LARGE, true, Space::Written),
+        (SMALL, false, Space::Written),
+        (LARGE, false, Space::Written),
+    ] {
         let count = if body_len == SMALL { 2 } else { 1 } * scale.records / 2;
         let mut records = raw_records(0, count, body_len);
         let hashing = Hashing::new(&records);
         let floor_dir = directory();
-        let mut appending = Appending::new(floor_dir.path(), &records);
-        let mut floor = |range: Range<usize>, share: usize| {
+        let appending = Appending::new(floor_dir.path(), &records, space);
+        let appending = RefCell::new(appending);
+        let floor = |range: Range<usize>, share: usize| {
             hashing.run(range.clone());
-            appending.run(range.start..range.start + range.len() / share, durable);
+            let range = range.start..range.start + range.len() / share;
+            appending.borrow_mut().run(range, durable);
         };
         batches(count, BATCH).for_each(|range| floor(range, 1));
 
@@ -236,9 +246,10 @@ fn changed(scale: Scale) {
             (Pairs::default(), Pairs::default(), Pairs::default());
         let (mut framed, mut on_disk) = (Vec::new(), Vec::new());
         let mut generation = 0;
-        let mut measure = |feed: &Feed, records: &[Raw], share: usize, pairs: &mut Pairs| {
+        let measure = |feed: &Feed, records: &[Raw], share: usize, pairs: &mut Pairs| {
             let save = |range| save_raw(feed, &records[range]);
             let ranges = batches(count, BATCH);
+            appending.borrow_mut().renew();
             let (least, time, saved) = in_turn(ranges, |range| floor(range, share), save);
             assert_eq!(saved, count.div_ceil(share) as u64);
             pairs.push(least, time, count);
@@ -272,7 +283,11 @@ fn changed(scale: Scale) {
             on_disk.push(file_bytes(dir.path()) as f64 / versions as f64);
         }
         let mode = if durable { "durable" } else { "relaxed" };
-        let sync = if durable { " + sync" } else { "" };
+        let sync = match (durable, space) {
+            (false, _) => "",
+            (true, Space::Allocated) => " + sync, allocated",
+            (true, Space::Written) => " + sync, written before",
+        };
         let floor = format!("{mode}, {body_len} B, vs hash + append{sync}");
         let target = if durable {
             Target::AtLeast(40.0)

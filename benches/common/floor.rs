@@ -158,9 +158,18 @@ impl Hashing {
     }
 }
 
-/// Appending alone: batches that lie ready in one piece go one after the other into a file whose
-/// space is allocated and was written before, so that a sync has no metadata to write.
+/// What the space that a floor appends to is like.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Space {
+    /// Allocated and written before, so that a sync has no metadata to write.
+    Written,
+    /// Allocated only: the first sync after a write also notes that the space is in use now.
+    Allocated,
+}
+
+/// Appending alone: batches that lie ready in one piece go one after the other into a file.
 pub(crate) struct Appending {
+    space: Space,
     file: File,
     len: u64,
     at: u64,
@@ -175,7 +184,7 @@ impl Appending {
         clippy::disallowed_methods,
         reason = "the floor is the operating system's file, without the engine's storage"
     )]
-    pub(crate) fn new(dir: &Path, records: &[Raw]) -> Self {
+    pub(crate) fn new(dir: &Path, records: &[Raw], space: Space) -> Self {
         let mut bytes = Vec::new();
         for (id, body) in records {
             bytes.extend_from_slice(id.as_bytes());
@@ -191,12 +200,25 @@ impl Appending {
         file.sync_all().expect("a file can be synced");
         file.rewind().expect("a file has a beginning");
         Self {
+            space,
             file,
             len: old.len() as u64,
             at: 0,
             record_len: bytes.len() / records.len(),
             bytes,
         }
+    }
+
+    /// Starts over, with fresh space if that is what is measured.
+    pub(crate) fn renew(&mut self) {
+        if self.space == Space::Allocated {
+            self.file.set_len(0).expect("a file can be cut");
+            let flags = rustix::fs::FallocateFlags::empty();
+            rustix::fs::fallocate(&self.file, flags, 0, self.len).expect("there is space");
+            self.file.sync_all().expect("a file can be synced");
+        }
+        self.at = 0;
+        self.file.rewind().expect("a file has a beginning");
     }
 
     /// Appends a batch, and syncs it when `durable`.

@@ -96,36 +96,18 @@ pub(crate) struct Index {
 impl Index {
     /// Builds an index from entries in any order, every key at most once.
     pub(crate) fn build(entries: Vec<IndexEntry>) -> Self {
-        let mut index = Self::default();
-        let Some(&filler) = entries.first() else {
-            return index;
-        };
-        // A counting sort into the directory's buckets leaves only a handful of keys to sort in
-        // each: keys are hashes, so buckets are even.
-        index.shift = shift_for(entries.len());
-        let mut next = vec![0u32; (1 << (64 - index.shift)) + 1];
-        for entry in &entries {
-            next[index.bucket(entry.key) + 1] += 1;
+        let shift = shift_for(entries.len());
+        let (base, directory) = sort(&entries, shift);
+        Self {
+            base,
+            directory,
+            shift,
+            ..Self::default()
         }
-        for bucket in 1..next.len() {
-            next[bucket] += next[bucket - 1];
-        }
-        index.directory = next.clone();
-        index.base = vec![filler; entries.len()];
-        for entry in entries {
-            let at = &mut next[index.bucket(entry.key)];
-            index.base[*at as usize] = entry;
-            *at += 1;
-        }
-        for bounds in index.directory.windows(2) {
-            let bucket = bounds[0] as usize..bounds[1] as usize;
-            index.base[bucket].sort_unstable_by_key(|entry| entry.key.head());
-        }
-        index
     }
 
     fn bucket(&self, key: Fingerprint) -> usize {
-        key.head().checked_shr(self.shift).unwrap_or(0) as usize
+        bucket(key, self.shift)
     }
 
     #[cfg(test)]
@@ -262,8 +244,8 @@ impl Index {
             return;
         }
         self.delta_slots = HashTable::new();
-        let mut delta = std::mem::take(&mut self.delta);
-        delta.sort_unstable_by_key(|entry| entry.key.head());
+        let delta = std::mem::take(&mut self.delta);
+        let (delta, _) = sort(&delta, shift_for(delta.len()));
         self.merge(&delta);
         self.build_directory();
     }
@@ -292,7 +274,7 @@ impl Index {
         self.directory.clear();
         self.directory.reserve_exact(buckets + 1);
         for (at, entry) in self.base.iter().enumerate() {
-            let bucket = entry.key.head().checked_shr(self.shift).unwrap_or(0) as usize;
+            let bucket = bucket(entry.key, self.shift);
             // Every bucket up to this key's that has no start yet starts here.
             while self.directory.len() <= bucket {
                 self.directory.push(at as u32);
@@ -300,6 +282,38 @@ impl Index {
         }
         self.directory.resize(buckets + 1, self.base.len() as u32);
     }
+}
+
+/// The bucket of a key in a base whose keys are shifted by `shift`.
+fn bucket(key: Fingerprint, shift: u32) -> usize {
+    key.head().checked_shr(shift).unwrap_or(0) as usize
+}
+
+/// Sorts entries by key, and returns where each bucket starts.
+///
+/// A counting sort into buckets leaves only a handful of keys to sort in each: keys are hashes, so
+/// buckets are even.
+fn sort(entries: &[IndexEntry], shift: u32) -> (Vec<IndexEntry>, Vec<u32>) {
+    let mut next = vec![0u32; (1 << (64 - shift)) + 1];
+    for entry in entries {
+        next[bucket(entry.key, shift) + 1] += 1;
+    }
+    for bucket in 1..next.len() {
+        next[bucket] += next[bucket - 1];
+    }
+    let directory = next.clone();
+    // Every place is filled: the copy only saves the compiler from having to know that.
+    let mut sorted = entries.to_vec();
+    for entry in entries {
+        let at = &mut next[bucket(entry.key, shift)];
+        sorted[*at as usize] = *entry;
+        *at += 1;
+    }
+    for bounds in directory.windows(2) {
+        let range = bounds[0] as usize..bounds[1] as usize;
+        sorted[range].sort_unstable_by_key(|entry| entry.key.head());
+    }
+    (sorted, directory)
 }
 
 /// By how much heads of keys are shifted right to give the buckets of a base of `len` entries.

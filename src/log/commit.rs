@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::error::{Error, Result};
 use crate::log::format::{FRAME_HEADER_LEN, Identity, SEGMENT_HEADER_LEN, SegmentHeader};
-use crate::log::frame::Frame;
+use crate::log::frame::{Frame, FramePool};
 use crate::log::segment::Segment;
 use crate::log::{LogPosition, Lsn, SegmentId};
 use crate::options::Durability;
@@ -112,6 +112,7 @@ pub(crate) struct Log {
     turn: Condvar,
     tail: Mutex<Tail>,
     segments: RwLock<BTreeMap<SegmentId, Arc<Segment>>>,
+    pub(crate) frames: FramePool,
     /// How many times waiting commits were aborted; see [`Log::enqueue`].
     aborts: AtomicU64,
     written: AtomicU64,
@@ -183,6 +184,7 @@ impl Log {
                 session_synced: false,
             }),
             segments: RwLock::new(setup.segments),
+            frames: FramePool::default(),
             aborts: AtomicU64::new(0),
             written: AtomicU64::new(durable.0),
             durable: AtomicU64::new(durable.0),
@@ -446,6 +448,10 @@ impl Log {
                 commit.publication.publish();
             }
             tail.unsynced.push_back((commit.ticket, commit.publication));
+            commit
+                .frames
+                .into_iter()
+                .for_each(|frame| self.frames.put_back(frame));
         }
         let at_risk = tail.unsynced_records >= UNSYNCED_RECORDS_MAX
             || tail.unsynced_bytes >= UNSYNCED_BYTES_MAX
@@ -568,7 +574,7 @@ impl Log {
             let mut end = first.offset;
             for (place, frame) in placed[start..start + run].iter().zip(&frames[start..]) {
                 bytes.push(&place.header);
-                bytes.extend(frame.content());
+                bytes.extend(frame.bytes());
                 end = place.offset + frame.header.frame_len();
                 tail.chain = u32::from_le_bytes([
                     place.header[100],

@@ -1,6 +1,8 @@
 //! Building frames: classified records in, the bytes of a frame out.
 
 use crate::checksum::checksum;
+use parking_lot::Mutex;
+
 use crate::cursor::FeedId;
 use crate::log::format::{
     ENTRY_LEN, Entry, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, FrameKind, entry_table,
@@ -14,37 +16,69 @@ pub(crate) const FRAME_RECORDS_MAX: usize = 1 << 16;
 /// A frame that is ready to be written, apart from the place-dependent fields of its header.
 pub(crate) struct Frame {
     pub(crate) header: FrameHeader,
+    content: FrameBuffers,
+}
+
+/// The memory of a frame's content. It is used again for later frames: memory fresh from the
+/// system costs a page fault every 4 KiB.
+#[derive(Default)]
+pub(crate) struct FrameBuffers {
     entries: Vec<u8>,
     ids: Vec<u8>,
     bodies: Vec<u8>,
 }
 
+/// Buffers of frames that were written, kept for the next ones.
+#[derive(Default)]
+pub(crate) struct FramePool(Mutex<Vec<FrameBuffers>>);
+
+/// How many buffers are kept, and up to which size.
+const POOL_BUFFERS_MAX: usize = 8;
+const POOL_BYTES_MAX: usize = 1 << 20;
+
+impl FramePool {
+    pub(crate) fn take(&self) -> FrameBuffers {
+        self.0.lock().pop().unwrap_or_default()
+    }
+
+    pub(crate) fn put_back(&self, frame: Frame) {
+        let mut buffers = frame.content;
+        let mut pool = self.0.lock();
+        if pool.len() < POOL_BUFFERS_MAX && buffers.bodies.capacity() <= POOL_BYTES_MAX {
+            buffers.entries.clear();
+            buffers.ids.clear();
+            buffers.bodies.clear();
+            pool.push(buffers);
+        }
+    }
+}
+
 impl Frame {
     /// A frame of records of one feed, the first at position `first`.
-    pub(crate) fn records(feed: FeedId, epoch: u32, first: u64, time: u64) -> Self {
+    pub(crate) fn records(
+        feed: FeedId,
+        epoch: u32,
+        first: u64,
+        time: u64,
+        content: FrameBuffers,
+    ) -> Self {
         let mut header = FrameHeader::new(FrameKind::Records);
         header.feed = feed;
         header.epoch = epoch;
         header.first = first;
         header.time = time;
-        Self {
-            header,
-            entries: Vec::new(),
-            ids: Vec::new(),
-            bodies: Vec::new(),
-        }
+        Self { header, content }
     }
 
     /// A frame of `count` encoded state operations.
     pub(crate) fn state(count: u32, operations: Vec<u8>) -> Self {
         let mut header = FrameHeader::new(FrameKind::State);
         header.count = count;
-        Self {
-            header,
-            entries: Vec::new(),
-            ids: Vec::new(),
+        let content = FrameBuffers {
             bodies: operations,
-        }
+            ..FrameBuffers::default()
+        };
+        Self { header, content }
     }
 
     /// The frame of a clean close.
@@ -52,47 +86,49 @@ impl Frame {
         let header = FrameHeader::new(FrameKind::Close);
         Self {
             header,
-            entries: Vec::new(),
-            ids: Vec::new(),
-            bodies: Vec::new(),
+            content: FrameBuffers::default(),
         }
     }
 
     /// Makes room for records of about this size, so that the batch is copied once.
     pub(crate) fn reserve(&mut self, records: usize, id_bytes: usize, body_bytes: usize) {
-        self.entries
+        self.content
+            .entries
             .reserve(records.min(FRAME_RECORDS_MAX) * ENTRY_LEN);
-        self.ids.reserve(id_bytes);
+        self.content.ids.reserve(id_bytes);
         // Padding is appended later.
-        self.bodies
+        self.content
+            .bodies
             .reserve(body_bytes.min(FRAME_BODIES_SOFT_MAX) + FRAME_ALIGN);
     }
 
     /// Whether the frame should take no more records.
     pub(crate) fn is_full(&self) -> bool {
-        self.bodies.len() >= FRAME_BODIES_SOFT_MAX || self.count() >= FRAME_RECORDS_MAX
+        self.content.bodies.len() >= FRAME_BODIES_SOFT_MAX || self.count() >= FRAME_RECORDS_MAX
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.entries.len() / ENTRY_LEN
+        self.content.entries.len() / ENTRY_LEN
     }
 
     /// Appends a record; `entry`'s end offsets and payload checksum are filled in here.
     pub(crate) fn push(&mut self, mut entry: Entry, id: &[u8], body: &[u8]) {
         let position = self.header.first + self.count() as u64;
-        self.ids.extend_from_slice(id);
-        self.bodies.extend_from_slice(body);
+        self.content.ids.extend_from_slice(id);
+        self.content.bodies.extend_from_slice(body);
         // Lossless: `is_full` keeps the bodies below 4 MiB plus one payload, ids below 16 MiB.
-        entry.id_end = self.ids.len() as u32;
-        entry.body_end = self.bodies.len() as u32;
+        entry.id_end = self.content.ids.len() as u32;
+        entry.body_end = self.content.bodies.len() as u32;
         entry.body_sum = Entry::sum_of(body);
-        self.entries.extend_from_slice(&entry.encode(position, id));
+        self.content
+            .entries
+            .extend_from_slice(&entry.encode(position, id));
     }
 
     /// The payload at `position`, while the frame has not left this process's memory.
     pub(crate) fn body_at(&self, position: u64) -> Option<(Entry, &[u8])> {
         let index = usize::try_from(position.checked_sub(self.header.first)?).ok()?;
-        let table = entry_table(&self.entries);
+        let table = entry_table(&self.content.entries);
         let entry = Entry::decode(table.get(index)?)?;
         let start = match index.checked_sub(1).and_then(|before| table.get(before)) {
             Some(before) => Entry::decode(before)?.body_end,
@@ -100,7 +136,9 @@ impl Frame {
         };
         Some((
             entry,
-            self.bodies.get(start as usize..entry.body_end as usize)?,
+            self.content
+                .bodies
+                .get(start as usize..entry.body_end as usize)?,
         ))
     }
 
@@ -108,21 +146,28 @@ impl Frame {
     pub(crate) fn seal(&mut self) {
         if self.header.kind == FrameKind::Records {
             self.header.count = self.count() as u32;
-            self.header.content_sum = checksum(0, &[&self.entries]);
+            self.header.content_sum = checksum(0, &[&self.content.entries]);
         } else {
-            self.header.content_sum = checksum(0, &[&self.bodies]);
+            self.header.content_sum = checksum(0, &[&self.content.bodies]);
         }
-        self.header.ids_len = self.ids.len() as u32;
-        self.header.bodies_len = self.bodies.len() as u32;
-        let len = FRAME_HEADER_LEN + self.entries.len() + self.ids.len() + self.bodies.len();
-        self.bodies.resize(
-            self.bodies.len() + len.next_multiple_of(FRAME_ALIGN) - len,
+        self.header.ids_len = self.content.ids.len() as u32;
+        self.header.bodies_len = self.content.bodies.len() as u32;
+        let len = FRAME_HEADER_LEN
+            + self.content.entries.len()
+            + self.content.ids.len()
+            + self.content.bodies.len();
+        self.content.bodies.resize(
+            self.content.bodies.len() + len.next_multiple_of(FRAME_ALIGN) - len,
             0,
         );
     }
 
     /// The frame's bytes after its header, in file order.
-    pub(crate) fn content(&self) -> [&[u8]; 3] {
-        [&self.entries, &self.ids, &self.bodies]
+    pub(crate) fn bytes(&self) -> [&[u8]; 3] {
+        [
+            &self.content.entries,
+            &self.content.ids,
+            &self.content.bodies,
+        ]
     }
 }

@@ -392,7 +392,13 @@ impl<'a> FeedTurn<'a> {
                 self.finish(frame.take());
             }
             let target = frame.get_or_insert_with(|| {
-                let mut frame = Frame::records(self.feed.id, self.feed.epoch, self.next, self.time);
+                let mut frame = Frame::records(
+                    self.feed.id,
+                    self.feed.epoch,
+                    self.next,
+                    self.time,
+                    self.engine.log.frames.take(),
+                );
                 frame.reserve(count, room.0, room.1);
                 frame
             });
