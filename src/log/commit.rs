@@ -91,9 +91,9 @@ struct Tail {
     unsynced: VecDeque<(Arc<Ticket>, Publication)>,
     unsynced_records: u64,
     unsynced_bytes: u64,
-    /// A segment that was filled and may have unsynced bytes is synced when it is left, so only
-    /// the current one can be dirty.
-    session_synced: bool,
+    /// Whether anything was synced since the store was opened. The first commit always is: if all
+    /// trace of it could be lost, the next open would not know to jump over its cursors.
+    synced_once: bool,
 }
 
 /// What [`Log::enqueue`] answers when a commit was aborted after the caller looked at the feeds.
@@ -150,6 +150,8 @@ struct Placed {
     segment: Arc<Segment>,
     offset: u64,
     header: [u8; FRAME_HEADER_LEN],
+    /// The header's checksum, which the next frame chains to.
+    sum: u32,
 }
 
 impl Log {
@@ -181,7 +183,7 @@ impl Log {
                 unsynced: VecDeque::new(),
                 unsynced_records: 0,
                 unsynced_bytes: 0,
-                session_synced: false,
+                synced_once: false,
             }),
             segments: RwLock::new(setup.segments),
             frames: FramePool::default(),
@@ -455,7 +457,7 @@ impl Log {
         }
         let at_risk = tail.unsynced_records >= UNSYNCED_RECORDS_MAX
             || tail.unsynced_bytes >= UNSYNCED_BYTES_MAX
-            || !tail.session_synced;
+            || !tail.synced_once;
         if (sync || at_risk) && !tail.unsynced.is_empty() {
             return self.sync_and_publish(tail);
         }
@@ -492,11 +494,15 @@ impl Log {
             header.nonce = segment.header.nonce;
             header.chain = chain;
             let header = header.encode(offset);
-            chain = u32::from_le_bytes([header[100], header[101], header[102], header[103]]);
+            let sum = header
+                .last_chunk()
+                .map_or(0, |sum| u32::from_le_bytes(*sum));
+            chain = sum;
             placed.push(Placed {
                 segment: segment.clone(),
                 offset,
                 header,
+                sum,
             });
             offset += len;
             let mut allocated = if created.is_empty() {
@@ -576,12 +582,7 @@ impl Log {
                 bytes.push(&place.header);
                 bytes.extend(frame.bytes());
                 end = place.offset + frame.header.frame_len();
-                tail.chain = u32::from_le_bytes([
-                    place.header[100],
-                    place.header[101],
-                    place.header[102],
-                    place.header[103],
-                ]);
+                tail.chain = place.sum;
             }
             tail.segment
                 .file
@@ -613,7 +614,7 @@ impl Log {
     fn sync_and_publish(&self, tail: &mut Tail) -> Result<()> {
         self.syncs.fetch_add(1, Ordering::Relaxed);
         tail.segment.sync()?;
-        tail.session_synced = true;
+        tail.synced_once = true;
         tail.unsynced_records = 0;
         tail.unsynced_bytes = 0;
         let unsynced = std::mem::take(&mut tail.unsynced);
