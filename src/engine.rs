@@ -25,7 +25,7 @@ use crate::index::{Index, IndexEntry};
 use crate::log::Lsn;
 use crate::log::commit::{Log, Stage};
 use crate::log::format::{Entry, FRAME_HEADER_LEN, FrameHeader, entry_table};
-use crate::options::{FeedOptions, Options};
+use crate::options::Options;
 use crate::state::{Registration, State, StateKey};
 use crate::stats::FeedInfo;
 use crate::storage::StorageLock;
@@ -203,8 +203,7 @@ impl Engine {
         };
         // Read without the lock: saving the catalog takes the two the other way round. The row
         // stays as it is until the feed is in use.
-        let value = self.state.get(&StateKey::feed(id));
-        let registration = value.as_deref().and_then(Registration::decode);
+        let registration = self.registration(id);
         let published = match &row {
             Some(row) => self.restore(row)?,
             None => Published::default(),
@@ -289,9 +288,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Lets the feed's next writer work under other options.
-    pub(crate) fn reset_options(&self, feed: &FeedState, options: FeedOptions) -> Result<()> {
-        let mut writer = feed.writer.lock();
+    /// Lets the feed's next writer work under the newest options. Of concurrent changes the one
+    /// that was committed last counts, whichever comes here last.
+    pub(crate) fn refresh_options(&self, feed: &FeedState) -> Result<()> {
+        self.log.flush()?;
+        let mut writer = self.write_turn(feed, self.log.aborts());
         // The index may hold fingerprints of payloads that are equal only under the old options,
         // so it is dropped, which takes that nothing of it is queued.
         let last = feed
@@ -307,9 +308,20 @@ impl Engine {
         resident.pending.clear();
         resident.index = None;
         self.note_memory(feed, &resident);
-        writer.options = options;
-        writer.registered = true;
+        drop(resident);
+        if let Some(registration) = self.registration(feed.id) {
+            writer.options = registration.options;
+            writer.registered = true;
+        }
         Ok(())
+    }
+
+    /// The published registration of a feed.
+    pub(crate) fn registration(&self, feed: FeedId) -> Option<Registration> {
+        self.state
+            .get(&StateKey::feed(feed))
+            .as_deref()
+            .and_then(Registration::decode)
     }
 
     pub(crate) fn note_memory(&self, feed: &FeedState, resident: &Resident) {

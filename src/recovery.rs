@@ -21,7 +21,7 @@ use crate::log::segment::Segment;
 use crate::log::{LogPosition, Lsn, SegmentId, TEMPORARY_SUFFIX};
 use crate::options::Options;
 use crate::publish::Place;
-use crate::state::{Registration, State, StateKey, StateOp};
+use crate::state::{State, StateOp};
 use crate::storage::{OpenMode, Storage, StorageLock};
 
 const LOCK_NAME: &str = "LOCK";
@@ -394,14 +394,16 @@ fn replay(engine: &Engine, frames: &[Scanned]) -> Result<()> {
             FrameKind::Records => replay_records(engine, frame)?,
         }
     }
-    Ok(())
+    // A feed may have been configured after its first frame.
+    let open: Vec<_> = engine.feeds.lock().open.values().cloned().collect();
+    open.iter()
+        .try_for_each(|feed| engine.refresh_options(feed))
 }
 
 fn replay_records(engine: &Engine, frame: &Scanned) -> Result<()> {
     let header = &frame.header;
     let damaged = |what| Error::corrupt(&frame.segment.path, frame.offset, what);
-    let registration = engine.state.get(&StateKey::feed(header.feed));
-    let registration = registration.as_deref().and_then(Registration::decode);
+    let registration = engine.registration(header.feed);
     let registration = registration.ok_or_else(|| damaged("a frame of an unknown feed"))?;
     let feed = engine.feed(&registration.key)?;
     if feed.id != header.feed {

@@ -43,6 +43,8 @@ pub(crate) struct Catalog {
     pub(crate) root: RootRow,
     /// Set while a save may have failed: the next one writes everything that is in memory.
     pub(crate) stale: bool,
+    /// Set when the store is closed: the file may be another opener's by now.
+    disconnected: bool,
 }
 
 /// Runs redb code; `None` when it panics. On a damaged file redb can, and for this crate that is
@@ -116,6 +118,7 @@ impl Catalog {
             database: None,
             root: RootRow::default(),
             stale: false,
+            disconnected: false,
         };
         let read = catalog
             .connect(OpenMode::Existing)
@@ -145,6 +148,7 @@ impl Catalog {
             database: None,
             root: RootRow::of(store),
             stale: true,
+            disconnected: false,
         };
         catalog.connect(OpenMode::CreateNew)?;
         catalog
@@ -155,6 +159,9 @@ impl Catalog {
     }
 
     fn connect(&mut self, mode: OpenMode) -> Result<()> {
+        if self.disconnected {
+            return Err(Error::Closed);
+        }
         let file = self
             .storage
             .open(&self.path, mode)
@@ -238,7 +245,10 @@ impl Catalog {
     ///
     /// # Errors
     /// [`Error::Corrupt`] when they are not what the feed's row says; a rebuild derives them again.
-    pub(crate) fn frames(&self, row: &FeedRow) -> Result<Vec<FrameRef>> {
+    pub(crate) fn frames(&mut self, row: &FeedRow) -> Result<Vec<FrameRef>> {
+        if self.database.is_none() {
+            self.connect(OpenMode::Existing)?;
+        }
         let database = self.database()?;
         let frames = self.guard(|| {
             let transaction = database.begin_read()?;
@@ -264,6 +274,7 @@ impl Catalog {
     /// Gives the file up; nothing is written to it afterwards.
     pub(crate) fn disconnect(&mut self) {
         self.database = None;
+        self.disconnected = true;
     }
 
     /// Saves changes in one transaction. `root`'s sums are worked out here. Returns the feeds'

@@ -152,7 +152,8 @@ impl Feed {
         self.write_json(Verb::SaveJson, records)
     }
 
-    /// Saves records with opaque payloads: pairs of id and bytes, compared byte for byte.
+    /// Saves records with opaque payloads: pairs of id and bytes, compared byte for byte. A record
+    /// that was saved as JSON before is changed by it, even when the bytes are the same.
     ///
     /// # Errors
     /// As for [`Feed::batch_save`].
@@ -356,7 +357,7 @@ impl Feed {
         let registration = Registration {
             key: self.state.key.clone(),
             epoch: self.state.epoch,
-            options: options.clone(),
+            options,
         };
         let value = registration.encode();
         let change = |_| Ok(Some(value.clone()));
@@ -368,6 +369,6 @@ impl Feed {
                 change: &change,
             }],
         )?;
-        self.engine.reset_options(&self.state, options)
+        self.engine.refresh_options(&self.state)
     }
 }

@@ -158,6 +158,9 @@ impl FeedState {
         let deadline = Instant::now().checked_add(timeout);
         let mut guard = self.bell.0.lock();
         while self.published.read().tail <= position {
+            if self.closed.load(Ordering::Acquire) {
+                return false;
+            }
             let timed_out = match deadline {
                 Some(deadline) => self.bell.1.wait_until(&mut guard, deadline).timed_out(),
                 None => {
@@ -165,7 +168,7 @@ impl FeedState {
                     false
                 }
             };
-            if timed_out || self.closed.load(Ordering::Acquire) {
+            if timed_out {
                 return self.published.read().tail > position;
             }
         }
@@ -258,6 +261,8 @@ impl Writer {
             resident.pending.clear();
             resident.index = None;
             let published = feed.published.read();
+            // Aborted positions were never given out.
+            self.next = published.tail + 1;
             self.live = published.live;
             self.live_bytes = published.live_bytes;
             self.generation = published.generation;

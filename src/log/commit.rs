@@ -327,6 +327,7 @@ impl Log {
     pub(crate) fn close(&self) -> Result<()> {
         {
             let mut queue = self.queue.lock();
+            queue.closed = true;
             while queue.leading || !queue.waiting.is_empty() {
                 // Whoever enqueued is about to wait for it, and will lead if nobody does.
                 self.turn
@@ -335,7 +336,6 @@ impl Log {
                     break;
                 }
             }
-            queue.closed = true;
         }
         self.flush()
     }

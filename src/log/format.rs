@@ -249,7 +249,8 @@ impl FrameHeader {
         header.content_sum = fields.u32()?;
         header.chain = fields.u32()?;
         header.generation = fields.u32()?;
-        let plausible = header.first.saturating_add(header.count.into()) <= POSITION_MAX + 1;
+        let plausible = header.first.saturating_add(header.count.into()) <= POSITION_MAX + 1
+            && (kind != FrameKind::Records || (header.count > 0 && header.first > 0));
         let intact = magic == FRAME_MAGIC
             && header.nonce == nonce
             && plausible

@@ -32,6 +32,9 @@ pub(crate) struct FrameBuffers {
 #[derive(Default)]
 pub(crate) struct FramePool(Mutex<Vec<FrameBuffers>>);
 
+/// A frame's ids rarely have more bytes; if they do, the buffer grows.
+const FRAME_IDS_RESERVE: usize = 1 << 20;
+
 /// How many buffers are kept, and up to which size.
 const POOL_BUFFERS_MAX: usize = 8;
 const POOL_BYTES_MAX: usize = 1 << 20;
@@ -95,7 +98,7 @@ impl Frame {
         self.content
             .entries
             .reserve(records.min(FRAME_RECORDS_MAX) * ENTRY_LEN);
-        self.content.ids.reserve(id_bytes);
+        self.content.ids.reserve(id_bytes.min(FRAME_IDS_RESERVE));
         // Padding is appended later.
         self.content
             .bodies

@@ -62,7 +62,7 @@ pub(crate) fn scan(segments: &[Arc<Segment>], start: LogPosition, durable: Lsn) 
         .unwrap_or_default();
     let durable = durable.max(vouched).max(start.lsn);
     let (later, torn_bytes) = later_frames(&live[stop..], end)?;
-    if later > end.lsn {
+    if later > end.lsn || durable > end.lsn {
         let path = live
             .get(stop)
             .map_or_else(Default::default, |(s, _)| s.path.clone());
@@ -82,7 +82,9 @@ pub(crate) fn scan(segments: &[Arc<Segment>], start: LogPosition, durable: Lsn) 
     while accepted > 0 && frames[accepted - 1].header.continues {
         accepted -= 1;
     }
-    let torn = torn_bytes || accepted < frames.len();
+    // Segments behind the end were made for frames that never came: they must go, or they would
+    // hide later ones.
+    let torn = torn_bytes || accepted < frames.len() || stop + 1 < live.len();
     if let Some(cut) = frames.get(accepted) {
         if cut.header.lsn <= durable {
             let what = "an acknowledged commit is not whole";

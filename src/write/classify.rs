@@ -197,7 +197,7 @@ impl<'a> FeedTurn<'a> {
                 // Nine records of ten end here, without their entry being copied.
                 let entry = index.entry(slot);
                 newest_seen = newest_seen.max(entry.position());
-                if entry.content == *content && !entry.is_deleted() {
+                if same_content(write.verb, entry, *content) && !entry.is_deleted() {
                     continue;
                 }
             }
@@ -529,14 +529,19 @@ impl Changes {
     }
 }
 
+/// Whether a save brings what is stored. JSON and opaque bytes are different content even when
+/// the bytes are the same: what was saved as JSON is compared, and merged, as a value.
+fn same_content(verb: Verb, entry: &IndexEntry, content: Fingerprint) -> bool {
+    entry.content == content && entry.is_json() == (verb == Verb::SaveJson)
+}
+
 /// The contract's tables, as far as fingerprints decide.
 fn decide(write: &Prepared<'_>, at: usize, found: Option<Found>) -> Outcome {
     let live = found.filter(|found| !found.entry.is_deleted());
     match (write.verb, live) {
         (Verb::SaveRaw | Verb::SaveJson, None) => Outcome::Added,
         (Verb::SaveRaw | Verb::SaveJson, Some(found)) => {
-            let same = found.entry.content == write.contents[at];
-            if same {
+            if same_content(write.verb, &found.entry, write.contents[at]) {
                 Outcome::Unchanged
             } else {
                 Outcome::Updated

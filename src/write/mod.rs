@@ -145,7 +145,12 @@ fn commit(
     let mut operations = Vec::new();
     if let Some(state_turn) = &mut state_turn {
         for state in states {
-            let value = (state.change)(state_turn.get(&state.key))?;
+            let earlier = operations
+                .iter()
+                .rev()
+                .find(|earlier: &&StateOp| earlier.key == state.key);
+            let newest = earlier.map(|earlier| earlier.value.clone());
+            let value = (state.change)(newest.or_else(|| state_turn.get(&state.key)))?;
             operations.extend(value.map(|value| StateOp {
                 key: state.key.clone(),
                 value,
