@@ -133,8 +133,21 @@ fn cramped() -> Options {
     Options::new().segment_size(4096).index_budget(0)
 }
 
+/// 300 histories each, or as many as `PROPTEST_CASES` says.
+fn config() -> ProptestConfig {
+    let given = std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    let cases = given.unwrap_or(300);
+    ProptestConfig {
+        cases,
+        max_shrink_iters: 3000,
+        ..ProptestConfig::default()
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 3000, ..ProptestConfig::with_cases(300) })]
+    #![proptest_config(config())]
 
     #[test]
     fn durable_histories_agree_with_the_model(steps in prop::collection::vec(step(), 1..60)) {
