@@ -253,8 +253,7 @@ impl Engine {
         aborts: u64,
     ) -> MutexGuard<'a, Writer> {
         let mut writer = feed.writer.lock();
-        let registered = self.state.get(&StateKey::feed(feed.id)).is_some();
-        writer.settle(feed, registered, aborts);
+        writer.settle(feed, aborts, || self.registration(feed.id).is_some());
         writer
     }
 

@@ -8,7 +8,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::feed::state::FeedState;
 use crate::log::format::{FrameKind, SEGMENT_HEADER_LEN};
-use crate::log::scan::{Scanned, damage_in, read_frame};
+use crate::log::scan::{Scanned, damage_in, read_frame, stray_padding};
 use crate::state::Registration;
 
 /// What a verification looked at and found. See [`Store::verify`](crate::Store::verify).
@@ -91,7 +91,11 @@ fn check_frame(frame: &Scanned, report: &mut VerifyReport, places: &mut Places) 
         let place = (frame.segment.id().0, frame.offset, frame.header.count);
         places.insert((frame.header.feed, frame.header.first), place);
     }
-    if let Some(offset) = damage_in(frame)? {
+    let damage = match damage_in(frame)? {
+        Some(offset) => Some(offset),
+        None => stray_padding(frame)?,
+    };
+    if let Some(offset) = damage {
         report
             .damage
             .push(Error::corrupt(&frame.segment.path, offset, "record"));

@@ -253,8 +253,9 @@ impl FeedState {
 
 impl Writer {
     /// Takes note of what became of queued commits: forgets the published ones, and starts over
-    /// from the published state when some were aborted. `aborts` must have been read before.
-    pub(crate) fn settle(&mut self, feed: &FeedState, registered: bool, aborts: u64) {
+    /// from the published state when some were aborted. `aborts` must have been read before;
+    /// `registered` says whether the published state has the feed's registration.
+    pub(crate) fn settle(&mut self, feed: &FeedState, aborts: u64, registered: impl Fn() -> bool) {
         let mut resident = feed.index.write();
         // Every commit that was not aborted was published before the abort count went up.
         if aborts != self.aborts && resident.pending.iter().any(|p| p.ticket.is_aborted()) {
@@ -266,7 +267,7 @@ impl Writer {
             self.live = published.live;
             self.live_bytes = published.live_bytes;
             self.generation = published.generation;
-            self.registered = registered;
+            self.registered = registered();
         }
         self.aborts = aborts;
         resident.forget_published();

@@ -179,7 +179,6 @@ impl Log {
                 offset: setup.position.offset,
                 allocated,
                 chain: setup.position.chain,
-
                 unsynced: VecDeque::new(),
                 unsynced_records: 0,
                 unsynced_bytes: 0,
@@ -445,7 +444,6 @@ impl Log {
             commit.publication.place(headers.zip(&mut places));
             self.written
                 .fetch_max(commit.ticket.lsn.0, Ordering::AcqRel);
-
             if self.publishes_before_sync {
                 commit.publication.publish();
             }

@@ -246,20 +246,11 @@ pub(crate) fn content_is_intact(frame: &Scanned) -> Result<bool> {
 
 /// The offset of the first record of a frame that is not as it was written.
 pub(crate) fn damage_in(frame: &Scanned) -> Result<Option<u64>> {
-    let content = frame.content()?;
     let header = &frame.header;
-    let used = header.entries_len() + u64::from(header.ids_len) + u64::from(header.bodies_len);
-    let padding = content
-        .iter()
-        .enumerate()
-        .skip(used as usize)
-        .find(|(_, byte)| **byte != 0);
-    if let Some((at, _)) = padding {
-        return Ok(Some(frame.offset + (FRAME_HEADER_LEN + at) as u64));
-    }
     if header.kind != FrameKind::Records {
         return Ok(None);
     }
+    let content = frame.content()?;
     let entries_len = header.entries_len() as usize;
     let (table, rest) = content.split_at(entries_len);
     let (ids, bodies) = rest.split_at(frame.header.ids_len as usize);
@@ -280,6 +271,18 @@ pub(crate) fn damage_in(frame: &Scanned) -> Result<Option<u64>> {
         }
     }
     Ok(None)
+}
+
+/// The offset of padding that is not zero. No record is affected and no torn write leaves it, so
+/// it says nothing about where the log ends; but somebody has written there.
+pub(crate) fn stray_padding(frame: &Scanned) -> Result<Option<u64>> {
+    let header = &frame.header;
+    let content = header.entries_len() + u64::from(header.ids_len) + u64::from(header.bodies_len);
+    let used = FRAME_HEADER_LEN as u64 + content;
+    let mut padding = vec![0; (header.frame_len() - used) as usize];
+    frame.segment.read(&mut padding, frame.offset + used)?;
+    let stray = padding.iter().position(|byte| *byte != 0);
+    Ok(stray.map(|at| frame.offset + used + at as u64))
 }
 
 /// Looks past the end of the chain: the greatest durable LSN that any intact frame header there
