@@ -1,14 +1,15 @@
-//! The background thread of a store: syncs in relaxed durability, and keeps the catalog close
-//! behind the log. Closing the store stops it.
+//! The background thread of a store: syncs in relaxed durability, keeps the catalog close behind
+//! the log, and maintains the store if asked to. Closing the store stops it.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use crate::engine::Engine;
 use crate::options::Durability;
+use crate::retention::maintain::maintain;
 
 /// How often the thread looks at the log in durable mode, where it has only the catalog to mind.
 const IDLE_INTERVAL: Duration = Duration::from_millis(200);
@@ -29,8 +30,16 @@ impl Background {
         };
         let engine = engine.clone();
         let run = move || {
+            let mut maintained = Instant::now();
             while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
                 tick(&engine);
+                if let Some((retention, every)) = &engine.options.maintenance
+                    && maintained.elapsed() >= *every
+                {
+                    // What fails now is tried again the next time.
+                    let _ = maintain(&engine, retention);
+                    maintained = Instant::now();
+                }
             }
         };
         let thread = std::thread::Builder::new()

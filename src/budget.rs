@@ -51,6 +51,14 @@ impl Budget {
         self.used.fetch_sub(before, Ordering::Relaxed);
     }
 
+    /// Forgets a feed that is not used any more.
+    pub(crate) fn forget(&self, feed: &FeedState) {
+        self.clock
+            .lock()
+            .retain(|(_, held)| !std::ptr::eq(&**held, feed));
+        self.resize(feed, 0);
+    }
+
     /// Drops indexes, those not used for longest first, until the budget holds or every other
     /// index is in use.
     pub(crate) fn enforce(&self, current: &Arc<FeedState>) {

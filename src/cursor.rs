@@ -1,6 +1,8 @@
 //! Cursors: positions in a change feed, small values inside and opaque text outside.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use data_encoding::BASE64URL_NOPAD;
@@ -12,6 +14,13 @@ use crate::error::Error;
 /// registration and differs between stores.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub(crate) struct FeedId(pub(crate) u64);
+
+/// The changes of one feed in one epoch: what has an order of positions of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(crate) struct StreamId {
+    pub(crate) feed: FeedId,
+    pub(crate) epoch: u32,
+}
 
 /// The first epoch of every feed; replacing or hard-deleting a feed starts the next one.
 pub(crate) const FIRST_EPOCH: u32 = 1;
@@ -40,15 +49,24 @@ pub(crate) const POSITION_MAX: u64 = (1 << 48) - 1;
 /// assert!("not-a-cursor".parse::<highwater::Cursor>().is_err());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Cursor {
     pub(crate) feed: FeedId,
     pub(crate) epoch: u32,
     pub(crate) position: u64,
+    /// How many times deletions had been purged from the feed when the reader that holds this
+    /// cursor began. It tells a reader that may have missed a purged deletion from one that began
+    /// after the purge; it is no part of the place in the feed.
+    pub(crate) purges: u32,
+    /// Where the reader that holds this cursor was last known to have seen everything. Between
+    /// there and the position it has seen what was there when it came by, which is not the state
+    /// of the feed at any one moment. No part of the place in the feed either.
+    pub(crate) base: u64,
 }
 
-/// version 1, feed 8, epoch 4, position 6, checksum 4
-const BINARY_LEN: usize = 23;
+/// version 1, feed 8, epoch 4, position 6, base 6, purges 4, checksum 4
+const BINARY_LEN: usize = 33;
+const SUMMED_LEN: usize = BINARY_LEN - 4;
 const VERSION: u8 = 1;
 
 impl Cursor {
@@ -59,14 +77,25 @@ impl Cursor {
         Self { epoch, ..self }
     }
 
+    /// Another place of the same reader, which has seen everything up to the same base.
+    pub(crate) fn at(self, position: u64) -> Self {
+        Self { position, ..self }
+    }
+
+    fn place(&self) -> (FeedId, u32, u64) {
+        (self.feed, self.epoch, self.position)
+    }
+
     fn to_binary(self) -> [u8; BINARY_LEN] {
         let mut bytes = [0; BINARY_LEN];
         bytes[0] = VERSION;
         bytes[1..9].copy_from_slice(&self.feed.0.to_le_bytes());
         bytes[9..13].copy_from_slice(&self.epoch.to_le_bytes());
         bytes[13..19].copy_from_slice(&self.position.to_le_bytes()[..6]);
-        let sum = checksum(0, &[&bytes[..19]]);
-        bytes[19..].copy_from_slice(&sum.to_le_bytes());
+        bytes[19..25].copy_from_slice(&self.base.to_le_bytes()[..6]);
+        bytes[25..29].copy_from_slice(&self.purges.to_le_bytes());
+        let sum = checksum(0, &[&bytes[..SUMMED_LEN]]);
+        bytes[SUMMED_LEN..].copy_from_slice(&sum.to_le_bytes());
         bytes
     }
 
@@ -75,15 +104,48 @@ impl Cursor {
         let version = fields.u8()?;
         let feed = FeedId(fields.u64()?);
         let epoch = fields.u32()?;
-        let mut position = [0; 8];
-        position[..6].copy_from_slice(&fields.array::<6>()?);
+        let mut place = || {
+            let mut bytes = [0; 8];
+            bytes[..6].copy_from_slice(&fields.array::<6>()?);
+            Some(u64::from_le_bytes(bytes))
+        };
+        let (position, base) = (place()?, place()?);
+        let purges = fields.u32()?;
         let sum = fields.u32()?;
-        let intact = version == VERSION && sum == checksum(0, &[&bytes[..19]]);
+        let intact = version == VERSION && sum == checksum(0, &[&bytes[..SUMMED_LEN]]);
         intact.then_some(Self {
             feed,
             epoch,
-            position: u64::from_le_bytes(position),
+            position,
+            purges,
+            base,
         })
+    }
+}
+
+impl PartialEq for Cursor {
+    fn eq(&self, other: &Self) -> bool {
+        self.place() == other.place()
+    }
+}
+
+impl Eq for Cursor {}
+
+impl Hash for Cursor {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.place().hash(state);
+    }
+}
+
+impl PartialOrd for Cursor {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Cursor {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.place().cmp(&other.place())
     }
 }
 
@@ -128,17 +190,20 @@ mod tests {
             feed: FeedId(feed),
             epoch,
             position,
+            purges: 0,
+            base: position / 2,
         }
     }
 
     proptest! {
         #[test]
-        fn text_round_trips(feed: u64, epoch: u32, position in 0..=POSITION_MAX) {
-            let cursor = cursor(feed, epoch, position);
+        fn text_round_trips(feed: u64, epoch: u32, position in 0..=POSITION_MAX, purges: u32) {
+            let cursor = Cursor { purges, ..cursor(feed, epoch, position) };
             let text = cursor.to_string();
             prop_assert!(text.len() < 64);
             prop_assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)));
-            prop_assert_eq!(text.parse::<Cursor>().unwrap(), cursor);
+            let parsed = text.parse::<Cursor>().unwrap();
+            prop_assert_eq!((parsed, parsed.purges, parsed.base), (cursor, purges, cursor.base));
         }
 
         #[test]

@@ -1,7 +1,7 @@
 //! The parts of an open store, and what reads and writes share: finding feeds, loading indexes,
 //! locating versions.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,21 +11,23 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::background::Background;
 use crate::budget::Budget;
-use crate::catalog::{Catalog, FeedChanges, FeedRow};
+use crate::catalog::{Catalog, FeedChanges, FeedRow, Save};
 use crate::checksum::checksum;
-use crate::cursor::{FIRST_EPOCH, FeedId};
+use crate::cursor::{FIRST_EPOCH, FeedId, StreamId};
 use crate::error::{Error, Result};
+use crate::events::Events;
 use crate::feed::FeedKey;
 use crate::feed::directory::{Directory, FrameRef};
-use crate::feed::page::PayloadHolder;
+use crate::feed::load::PayloadHolder;
 use crate::feed::read::Span;
+use crate::feed::slot::FeedSlot;
 use crate::feed::state::{FeedState, Published, Resident, Writer};
 use crate::hash::{Fingerprint, Hasher};
 use crate::index::{Index, IndexEntry};
 use crate::log::Lsn;
 use crate::log::commit::{Log, Stage};
 use crate::log::format::{Entry, FRAME_HEADER_LEN, FrameHeader, entry_table};
-use crate::options::Options;
+use crate::options::{FeedOptions, Options};
 use crate::state::{Registration, State, StateKey};
 use crate::stats::FeedInfo;
 use crate::storage::StorageLock;
@@ -40,6 +42,7 @@ pub(crate) struct Engine {
     pub(crate) catalog: Mutex<Catalog>,
     pub(crate) budget: Budget,
     pub(crate) feeds: Mutex<Feeds>,
+    pub(crate) events: Arc<Events>,
     pub(crate) background: Mutex<Option<Background>>,
     /// Given up when the store is closed, while handles may still be around.
     pub(crate) lock: Mutex<Option<Box<dyn StorageLock>>>,
@@ -56,15 +59,21 @@ pub(crate) struct Parts {
     pub(crate) log: Log,
     pub(crate) state: State,
     pub(crate) catalog: Catalog,
-    pub(crate) rows: BTreeMap<FeedId, FeedRow>,
+    pub(crate) rows: BTreeMap<StreamId, FeedRow>,
     pub(crate) lock: Box<dyn StorageLock>,
 }
 
 /// The feeds of a store: those in use, and what the catalog says of the others.
 #[derive(Default)]
 pub(crate) struct Feeds {
-    pub(crate) open: HashMap<FeedId, Arc<FeedState>>,
-    pub(crate) rows: BTreeMap<FeedId, FeedRow>,
+    pub(crate) slots: HashMap<FeedId, Arc<FeedSlot>>,
+    /// The epochs in memory: what the slots hold, and what is staged to replace it.
+    pub(crate) streams: HashMap<StreamId, Arc<FeedState>>,
+    pub(crate) rows: BTreeMap<StreamId, FeedRow>,
+    /// Feeds that are being replaced.
+    pub(crate) replacing: HashSet<FeedId>,
+    /// Epochs that are over, which the catalog still has.
+    pub(crate) dropped: BTreeSet<StreamId>,
 }
 
 impl Engine {
@@ -78,9 +87,10 @@ impl Engine {
             state: Arc::new(parts.state),
             catalog: Mutex::new(parts.catalog),
             feeds: Mutex::new(Feeds {
-                open: HashMap::new(),
                 rows: parts.rows,
+                ..Feeds::default()
             }),
+            events: Arc::default(),
             background: Mutex::new(None),
             lock: Mutex::new(Some(parts.lock)),
             closed: AtomicBool::new(false),
@@ -104,9 +114,10 @@ impl Engine {
         drop(self.background.lock().take());
         let saved = self.log.close().and_then(|()| self.save_clean_end());
         self.log.trim();
-        for feed in self.feeds.lock().open.values() {
+        for feed in self.feeds.lock().streams.values() {
             feed.close();
         }
+        self.events.close();
         // The last writer of the catalog's file is its database, when it is dropped.
         self.catalog.lock().disconnect();
         drop(self.lock.lock().take());
@@ -138,19 +149,37 @@ impl Engine {
         let whole = catalog.stale;
         let bytes = self.log.appended_bytes();
         let position = self.log.durable_position()?;
-        let open: Vec<Arc<FeedState>> = self.feeds.lock().open.values().cloned().collect();
-        let feeds: Vec<FeedChanges> = open.iter().filter_map(|f| f.changes(whole)).collect();
+        let (open, dropped) = {
+            let feeds = self.feeds.lock();
+            let open: Vec<Arc<FeedState>> = feeds.streams.values().cloned().collect();
+            (open, feeds.dropped.clone())
+        };
+        let feeds: Vec<FeedChanges> = open
+            .iter()
+            .filter(|feed| !dropped.contains(&feed.stream()))
+            .filter_map(|feed| feed.changes(whole))
+            .collect();
         let state = self.state.changes(whole);
         // Read last: rows may know of frames that became durable after the position was taken.
         let durable_lsn = self.log.durable().0;
         let mut root = catalog.root;
         (root.durable_lsn, root.clean) = (durable_lsn, clean);
         root.set_position(position);
-        let rows = catalog.save(root, feeds, &state)?;
+        let rows = catalog.save(Save {
+            root,
+            feeds,
+            dropped: &dropped,
+            state: &state,
+            whole,
+        })?;
         let mut feeds = self.feeds.lock();
         feeds
             .rows
-            .extend(rows.into_iter().map(|row| (FeedId(row.feed), row)));
+            .extend(rows.into_iter().map(|row| (row.stream(), row)));
+        for stream in &dropped {
+            feeds.dropped.remove(stream);
+            feeds.rows.remove(stream);
+        }
         self.saved_bytes.store(bytes, Ordering::Relaxed);
         Ok(())
     }
@@ -168,8 +197,11 @@ impl Engine {
         registrations.sort_by(|a, b| a.key.cmp(&b.key));
         let feeds = self.feeds.lock();
         let info = |registration: Registration| {
-            let id = self.feed_id(&registration.key);
-            let (live, live_bytes) = match (feeds.open.get(&id), feeds.rows.get(&id)) {
+            let stream = StreamId {
+                feed: self.feed_id(&registration.key),
+                epoch: registration.epoch,
+            };
+            let (live, live_bytes) = match (feeds.streams.get(&stream), feeds.rows.get(&stream)) {
                 (Some(feed), _) => {
                     let published = feed.published.read();
                     (published.live, published.live_bytes)
@@ -191,33 +223,98 @@ impl Engine {
         FeedId(self.hasher.id(&key.encode()).head())
     }
 
-    /// The feed's state, loaded if it is not in use yet.
-    pub(crate) fn feed(&self, key: &FeedKey) -> Result<Arc<FeedState>> {
+    /// The slot of a feed; its current epoch is loaded if it is not in use yet.
+    pub(crate) fn slot(&self, key: &FeedKey) -> Result<Arc<FeedSlot>> {
         let id = self.feed_id(key);
+        loop {
+            if let Some(slot) = self.feeds.lock().slots.get(&id) {
+                return Ok(slot.clone());
+            }
+            let known = self.registration(id);
+            let epoch = known.as_ref().map_or(FIRST_EPOCH, |known| known.epoch);
+            let options = known.map(|known| known.options);
+            let state = self.stream(key, StreamId { feed: id, epoch }, options)?;
+            let mut feeds = self.feeds.lock();
+            if state.is_superseded() {
+                // Somebody else has opened and replaced it meanwhile.
+                continue;
+            }
+            let slot = || Arc::new(FeedSlot::new(key.clone(), state));
+            return Ok(feeds.slots.entry(id).or_insert_with(slot).clone());
+        }
+    }
+
+    /// The state of a feed in one epoch, as the catalog has it if it is not in use yet.
+    pub(crate) fn stream(
+        &self,
+        key: &FeedKey,
+        stream: StreamId,
+        options: Option<FeedOptions>,
+    ) -> Result<Arc<FeedState>> {
         let row = {
             let feeds = self.feeds.lock();
-            if let Some(feed) = feeds.open.get(&id) {
-                return Ok(feed.clone());
+            if let Some(state) = feeds.streams.get(&stream) {
+                return Ok(state.clone());
             }
-            feeds.rows.get(&id).copied()
+            feeds.rows.get(&stream).copied()
         };
-        // Read without the lock: saving the catalog takes the two the other way round. The row
-        // stays as it is until the feed is in use.
-        let registration = self.registration(id);
+        // Read without the lock: saving the catalog takes the two the other way round.
         let published = match &row {
-            Some(row) => self.restore(row)?,
-            None => Published::default(),
+            Some(row) => self.restore(row),
+            None => Ok(Published::default()),
         };
-        let epoch = registration
-            .as_ref()
-            .map_or(FIRST_EPOCH, |known| known.epoch);
-        let options = registration.map(|known| known.options);
-        let feed = Arc::new(FeedState::new(key.clone(), id, epoch, options, published));
-        Ok(self.feeds.lock().open.entry(id).or_insert(feed).clone())
+        let mut feeds = self.feeds.lock();
+        if let Some(state) = feeds.streams.get(&stream) {
+            // Opened by somebody else meanwhile, whose changes the catalog may have by now: then
+            // the row was old, and what was read with it did not fit.
+            return Ok(state.clone());
+        }
+        let state = FeedState::new(key.clone(), stream.feed, stream.epoch, options, published?);
+        let state = Arc::new(state);
+        feeds.streams.insert(stream, state.clone());
+        Ok(state)
+    }
+
+    /// An epoch of a feed that has nothing yet.
+    pub(crate) fn new_stream(
+        &self,
+        slot: &FeedSlot,
+        epoch: u32,
+        options: FeedOptions,
+    ) -> Arc<FeedState> {
+        let (key, empty) = (slot.key.clone(), Published::default());
+        let state = FeedState::new(key, slot.id, epoch, Some(options), empty);
+        let state = Arc::new(state);
+        self.feeds
+            .lock()
+            .streams
+            .insert(state.stream(), state.clone());
+        state
+    }
+
+    /// Forgets an epoch that is over.
+    pub(crate) fn forget_stream(&self, state: &FeedState) {
+        let mut feeds = self.feeds.lock();
+        feeds.streams.remove(&state.stream());
+        feeds.dropped.insert(state.stream());
+        drop(feeds);
+        self.budget.forget(state);
+    }
+
+    /// Forgets all epochs of a feed before its current one.
+    pub(crate) fn forget_streams_of(&self, slot: &FeedSlot) {
+        let current = slot.current().epoch;
+        let over: Vec<Arc<FeedState>> = {
+            let feeds = self.feeds.lock();
+            let streams = feeds.streams.values();
+            let over = streams.filter(|state| state.id == slot.id && state.epoch < current);
+            over.cloned().collect()
+        };
+        over.iter().for_each(|state| self.forget_stream(state));
     }
 
     fn restore(&self, row: &FeedRow) -> Result<Published> {
-        let frames = self.catalog.lock().frames(row)?;
+        let (frames, marks) = self.catalog.lock().frames(row)?;
         Ok(Published {
             directory: Directory::restore(frames),
             tail: row.tail,
@@ -226,6 +323,8 @@ impl Engine {
             generation: row.generation,
             live: row.live,
             live_bytes: row.live_bytes,
+            marks,
+            marks_dirty: false,
         })
     }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::feed::FeedKey;
 use crate::json::JsonError;
 
 /// The result of every fallible operation of this crate.
@@ -58,6 +59,47 @@ pub enum Error {
         given: u32,
         /// The epoch the feed is in.
         current: u32,
+    },
+    /// The cursor stands before deletions that were purged since its reader began, so the reader
+    /// would miss them. Start again without a cursor.
+    CursorExpired,
+    /// There is no open deletion window to close.
+    NoWindow {
+        /// The feed.
+        feed: FeedKey,
+    },
+    /// Closing the deletion window would delete more than allowed. The window stays open; look
+    /// whether the provider really lost so much, and force it, or go on fetching.
+    SweepRefused {
+        /// How many records would be deleted.
+        would_delete: u64,
+        /// How many live records the feed has.
+        live: u64,
+    },
+    /// The run may not write any more: a reset, or whoever declared it dead, told it to stop.
+    RunFenced {
+        /// Its number.
+        run: u64,
+    },
+    /// The run has ended; begin another one.
+    RunEnded {
+        /// Its number.
+        run: u64,
+    },
+    /// Somebody is replacing the feed already.
+    ReplaceInProgress {
+        /// The feed.
+        feed: FeedKey,
+    },
+    /// The feed was hard-deleted while it was being replaced; what was staged is gone.
+    ReplaceLost {
+        /// The feed.
+        feed: FeedKey,
+    },
+    /// The named consumer was removed.
+    UnknownConsumer {
+        /// Its name.
+        name: String,
     },
     /// The checkpoint has another version than the caller expected. Read it again and decide.
     CheckpointConflict {
@@ -217,6 +259,23 @@ impl fmt::Display for Error {
                 "the cursor is from epoch {given} of the feed, which is now in epoch {current}: \
                  start again without a cursor"
             ),
+            Self::CursorExpired => f.write_str(
+                "deletions after the cursor were purged since its reader began: start again \
+                 without a cursor",
+            ),
+            Self::NoWindow { feed } => write!(f, "{feed} has no open deletion window"),
+            Self::SweepRefused { would_delete, live } => write!(
+                f,
+                "closing the deletion window would delete {would_delete} of {live} records, which \
+                 is more than allowed; nothing was deleted"
+            ),
+            Self::RunFenced { run } => write!(f, "run {run} was told to stop"),
+            Self::RunEnded { run } => write!(f, "run {run} has ended"),
+            Self::ReplaceInProgress { feed } => write!(f, "{feed} is being replaced already"),
+            Self::ReplaceLost { feed } => {
+                write!(f, "{feed} was hard-deleted while it was being replaced")
+            }
+            Self::UnknownConsumer { name } => write!(f, "there is no consumer {name:?}"),
             Self::CheckpointConflict {
                 found: Some(version),
             } => {

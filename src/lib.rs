@@ -40,29 +40,42 @@ mod budget;
 mod catalog;
 mod checksum;
 mod codec;
+mod consumers;
 mod cursor;
 mod documents;
 mod engine;
 mod error;
+mod events;
 mod feed;
 mod hash;
 mod index;
 mod json;
 mod log;
 mod options;
+mod positions;
 mod publish;
 mod record;
 mod recovery;
+mod replace;
+mod retention;
+mod runs;
 mod state;
 mod stats;
 pub mod storage;
 mod store;
+#[cfg(feature = "sync")]
+pub mod sync;
 mod verify;
+mod windows;
 mod write;
 
+pub use consumers::{Consumer, ConsumerInfo};
 pub use cursor::Cursor;
 pub use documents::{Checkpoint, Expected};
 pub use error::{Error, RecordError, Result};
+pub use events::{CommitEvent, Event, Subscription};
+#[cfg(feature = "async")]
+pub use feed::Changed;
 pub use feed::page::{List, Order, Page};
 pub use feed::{Feed, FeedKey, Records};
 #[cfg(feature = "simulate")]
@@ -72,9 +85,14 @@ pub use options::{Durability, FeedOptions, Options};
 pub use record::{
     Action, Actions, Applied, Outcome, OwnedRecord, ParseActionsError, Record, Timestamp, Totals,
 };
+pub use replace::Replacement;
+pub use retention::maintain::{Maintained, Retention};
+pub use retention::{Oldest, Removed};
+pub use runs::{Run, RunOptions, RunReport, RunStatus, SyncKey};
 pub use stats::{FeedInfo, FeedStats, StoreStats};
 pub use store::Store;
 pub use verify::VerifyReport;
+pub use windows::{Sweep, Swept};
 pub use write::batch::WriteBatch;
 
 /// The README's example is a test.

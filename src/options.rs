@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::retention::maintain::Retention;
 use crate::storage::{Clock, OsStorage, Storage, SystemClock};
 use crate::store::Store;
 
@@ -56,6 +57,8 @@ pub struct Options {
     pub(crate) segment_size: u64,
     pub(crate) checkpoint_bytes: u64,
     pub(crate) background: bool,
+    pub(crate) maintenance: Option<(Retention, Duration)>,
+    pub(crate) runs_kept: u64,
     pub(crate) create: bool,
     pub(crate) secret: Option<[u8; 32]>,
     #[cfg(feature = "simulate")]
@@ -73,6 +76,8 @@ impl Default for Options {
             segment_size: 64 << 20,
             checkpoint_bytes: 64 << 20,
             background: true,
+            maintenance: None,
+            runs_kept: 20,
             create: true,
             secret: None,
             #[cfg(feature = "simulate")]
@@ -120,6 +125,19 @@ impl Options {
     /// date; 64 MiB by default. It bounds what an open after a crash has to read.
     pub fn checkpoint_bytes(mut self, bytes: u64) -> Self {
         self.checkpoint_bytes = bytes;
+        self
+    }
+
+    /// Has the background thread maintain the store by a retention policy, every so often; off by
+    /// default, when [`Store::maintain`] does it.
+    pub fn maintenance(mut self, retention: Retention, every: Duration) -> Self {
+        self.maintenance = Some((retention, every));
+        self
+    }
+
+    /// How many reports of runs are kept for each sync; 20 by default, at least 1.
+    pub fn runs_kept(mut self, runs: u64) -> Self {
+        self.runs_kept = runs.max(1);
         self
     }
 
@@ -213,6 +231,8 @@ impl Options {
 #[must_use = "options do nothing until a feed is configured with them"]
 pub struct FeedOptions {
     pub(crate) ignored_fields: Vec<String>,
+    pub(crate) keep_pruned: bool,
+    pub(crate) track_owner: bool,
 }
 
 impl FeedOptions {
@@ -227,6 +247,22 @@ impl FeedOptions {
         self.ignored_fields = names.into_iter().map(Into::into).collect();
         self.ignored_fields.sort();
         self.ignored_fields.dedup();
+        self
+    }
+
+    /// Whether a pruned record that is saved again with the content it had stays pruned and counts
+    /// as unchanged. By default it is restored, and its cursor moves, so that consumers see that
+    /// the payload is back.
+    pub fn keep_pruned(mut self, keep_pruned: bool) -> Self {
+        self.keep_pruned = keep_pruned;
+        self
+    }
+
+    /// Whether the feed records which sync saved each record last, also when it saved it
+    /// unchanged; false by default, when a record belongs to the sync that made its newest change.
+    /// Needed where several syncs save the same records, and each sweeps only its own.
+    pub fn track_owner(mut self, track_owner: bool) -> Self {
+        self.track_owner = track_owner;
         self
     }
 }

@@ -3,9 +3,14 @@
 
 use std::sync::Arc;
 
+use crate::events::{CommitEvent, Event, Events};
+use crate::feed::marks::Mark;
+use crate::feed::slot::FeedSlot;
 use crate::feed::state::FeedState;
 use crate::log::format::{FrameHeader, FrameKind};
 use crate::log::{Lsn, SegmentId};
+use crate::record::Totals;
+use crate::runs::RunReport;
 use crate::state::{State, StateOp};
 
 /// Where a frame was written.
@@ -18,15 +23,25 @@ pub(crate) struct Place {
 /// The change of one feed in a commit.
 pub(crate) struct FeedPart {
     pub(crate) feed: Arc<FeedState>,
-    /// Positions of the versions that this commit supersedes. They stay visible until it shows.
-    pub(crate) superseded: Vec<u64>,
-    /// Position of the commit's last change of the feed.
-    pub(crate) tail: u64,
-    pub(crate) time: u64,
-    pub(crate) generation: u32,
+    /// `None` when no record changes its place.
+    pub(crate) changes: Option<ChangePart>,
     /// Live records after the commit, and the bytes of their payloads.
     pub(crate) live: u64,
     pub(crate) live_bytes: u64,
+    pub(crate) marks: Vec<Mark>,
+}
+
+/// The changed records of one feed in a commit.
+pub(crate) struct ChangePart {
+    /// Positions of the versions that this commit supersedes. They stay visible until it shows.
+    pub(crate) superseded: Vec<u64>,
+    /// Positions of the commit's first and last change of the feed.
+    pub(crate) first: u64,
+    pub(crate) tail: u64,
+    pub(crate) time: u64,
+    pub(crate) generation: u32,
+    /// What the changes were.
+    pub(crate) totals: Totals,
 }
 
 /// Everything a commit makes visible.
@@ -36,6 +51,12 @@ pub(crate) struct Publication {
     pub(crate) lsn: Lsn,
     pub(crate) feeds: Vec<FeedPart>,
     pub(crate) state: Option<(Arc<State>, Vec<StateOp>)>,
+    /// Feeds that go on in another epoch.
+    pub(crate) swaps: Vec<(Arc<FeedSlot>, Arc<FeedState>)>,
+    /// Runs that end.
+    pub(crate) reports: Vec<RunReport>,
+    /// Whom to tell.
+    pub(crate) events: Option<Arc<Events>>,
 }
 
 impl Publication {
@@ -45,8 +66,9 @@ impl Publication {
             if header.kind != FrameKind::Records {
                 continue;
             }
-            let part = self.feeds.iter().find(|part| part.feed.id == header.feed);
-            if let Some(part) = part {
+            let of_frame =
+                |part: &&FeedPart| part.feed.id == header.feed && part.feed.epoch == header.epoch;
+            if let Some(part) = self.feeds.iter().find(of_frame) {
                 part.feed.published.write().directory.push(header, place);
                 part.feed.set_written(self.lsn);
             }
@@ -61,13 +83,21 @@ impl Publication {
             .map(|part| (part, part.feed.published.write()))
             .collect();
         for (part, published) in &mut feeds {
-            published.tail = part.tail;
-            published.time = part.time;
             published.lsn = self.lsn;
-            published.generation = part.generation;
             published.live = part.live;
             published.live_bytes = part.live_bytes;
-            published.directory.retire(&part.superseded);
+            if let Some(changes) = &part.changes {
+                published.tail = changes.tail;
+                published.time = changes.time;
+                published.generation = changes.generation;
+                published.retire(&changes.superseded);
+            }
+            published.apply(&part.marks);
+            part.feed.note_purges(published);
+        }
+        for (slot, state) in &self.swaps {
+            state.set_staged(false);
+            slot.swap(state.clone());
         }
         if let Some((state, operations)) = &self.state {
             state.publish(operations);
@@ -75,6 +105,31 @@ impl Publication {
         drop(feeds);
         for part in &self.feeds {
             part.feed.announce();
+        }
+        if let Some(events) = &self.events {
+            self.tell(events);
+        }
+    }
+
+    fn tell(&self, events: &Events) {
+        if !events.has_subscribers() {
+            return;
+        }
+        for part in self.feeds.iter().filter(|part| !part.feed.is_staged()) {
+            if let Some(changes) = &part.changes {
+                events.send(&Event::Commit(CommitEvent {
+                    feed: part.feed.key.clone(),
+                    first_cursor: part.feed.cursor(changes.first),
+                    last_cursor: part.feed.cursor(changes.tail),
+                    totals: changes.totals,
+                }));
+            }
+        }
+        for (slot, state) in &self.swaps {
+            events.send(&Event::Replaced(slot.key.clone(), state.epoch));
+        }
+        for report in &self.reports {
+            events.send(&Event::Run(Box::new(report.clone())));
         }
     }
 }

@@ -137,6 +137,22 @@ pub enum Outcome {
     Duplicate,
     /// There is no live record with this id to update or delete.
     NotFound,
+    /// A pruned record was saved again with the content it had: its payload is back.
+    Restored,
+    /// Another writer changed the record after the cursor that the run goes by; it was left alone.
+    Skipped,
+    /// The record's payload was pruned, so a partial update has nothing to merge into.
+    Pruned,
+}
+
+impl Outcome {
+    /// Whether the record got a new place in the feed.
+    pub fn is_change(self) -> bool {
+        matches!(
+            self,
+            Self::Added | Self::Updated | Self::Deleted | Self::Restored
+        )
+    }
 }
 
 /// How many inputs of a batch had each outcome.
@@ -155,12 +171,18 @@ pub struct Totals {
     pub duplicate: u64,
     /// Inputs that named no live record.
     pub not_found: u64,
+    /// Inputs that brought a pruned payload back.
+    pub restored: u64,
+    /// Inputs whose record was left alone because another writer had changed it.
+    pub skipped: u64,
+    /// Updates of records whose payload was pruned.
+    pub pruned: u64,
 }
 
 impl Totals {
     /// How many inputs made a change, so how many cursors were given out.
     pub fn changed(&self) -> u64 {
-        self.added + self.updated + self.deleted
+        self.added + self.updated + self.deleted + self.restored
     }
 
     pub(crate) fn count(&mut self, outcome: Outcome) {
@@ -171,6 +193,9 @@ impl Totals {
             Outcome::Unchanged => &mut self.unchanged,
             Outcome::Duplicate => &mut self.duplicate,
             Outcome::NotFound => &mut self.not_found,
+            Outcome::Restored => &mut self.restored,
+            Outcome::Skipped => &mut self.skipped,
+            Outcome::Pruned => &mut self.pruned,
         } += 1;
     }
 }
@@ -183,6 +208,9 @@ impl std::ops::AddAssign for Totals {
         self.unchanged += other.unchanged;
         self.duplicate += other.duplicate;
         self.not_found += other.not_found;
+        self.restored += other.restored;
+        self.skipped += other.skipped;
+        self.pruned += other.pruned;
     }
 }
 
@@ -243,9 +271,10 @@ pub struct Record<'a> {
     /// The record's id inside its feed.
     pub id: &'a str,
     /// The payload as it was saved, byte for byte; for a deleted record its last one. `None` when
-    /// the page was read with metadata only.
+    /// it was pruned, or when the page was read with metadata only.
     pub payload: Option<&'a [u8]>,
-    /// What the newest change did.
+    /// What the newest change did; on a page that was read after a cursor, what it did to a reader
+    /// who knew the feed up to there. See [`List::relative`](crate::List::relative).
     pub last_action: Action,
     /// Position of the newest change in the feed.
     pub cursor: Cursor,
@@ -255,12 +284,14 @@ pub struct Record<'a> {
     pub last_modified_at: Timestamp,
     /// When the record was deleted; `None` while it is live.
     pub deleted_at: Option<Timestamp>,
+    /// When the payload was pruned; `None` while it is there.
+    pub pruned_at: Option<Timestamp>,
 }
 
 impl Record<'_> {
     /// Whether the record is deleted.
     pub fn is_deleted(&self) -> bool {
-        self.last_action == Action::Deleted
+        self.deleted_at.is_some()
     }
 
     /// The payload as a typed value.
@@ -281,6 +312,7 @@ impl Record<'_> {
             first_seen_at: self.first_seen_at,
             last_modified_at: self.last_modified_at,
             deleted_at: self.deleted_at,
+            pruned_at: self.pruned_at,
         }
     }
 }
@@ -303,4 +335,6 @@ pub struct OwnedRecord {
     pub last_modified_at: Timestamp,
     /// See [`Record::deleted_at`].
     pub deleted_at: Option<Timestamp>,
+    /// See [`Record::pruned_at`].
+    pub pruned_at: Option<Timestamp>,
 }

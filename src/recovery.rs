@@ -9,8 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::catalog::{Catalog, Contents, RootRow};
+use crate::cursor::{FeedId, StreamId};
 use crate::engine::{Engine, Parts};
 use crate::error::{Error, Result};
+use crate::feed::marks::Mark;
+use crate::feed::state::FeedState;
 use crate::hash::Hasher;
 use crate::log::commit::{Log, LogSetup, segment_nonce};
 use crate::log::format::{
@@ -21,7 +24,7 @@ use crate::log::segment::Segment;
 use crate::log::{LogPosition, Lsn, SegmentId, TEMPORARY_SUFFIX};
 use crate::options::Options;
 use crate::publish::Place;
-use crate::state::{State, StateOp};
+use crate::state::{Registration, State, StateKey, StateOp};
 use crate::storage::{OpenMode, Storage, StorageLock};
 
 const LOCK_NAME: &str = "LOCK";
@@ -390,28 +393,91 @@ fn replay(engine: &Engine, frames: &[Scanned]) -> Result<()> {
                     Error::corrupt(&frame.segment.path, frame.offset, "state operations")
                 })?;
                 engine.state.publish(&operations);
+                let keys = operations.iter().map(|operation| &operation.key);
+                let feeds = keys.filter(|key| key.is_feed());
+                feeds.for_each(|key| follow(engine, key));
             }
             FrameKind::Records => replay_records(engine, frame)?,
+            FrameKind::Marks => replay_marks(engine, frame)?,
         }
     }
+    give_up_staged(engine);
     // A feed may have been configured after its first frame.
-    let open: Vec<_> = engine.feeds.lock().open.values().cloned().collect();
+    let open: Vec<_> = engine.feeds.lock().streams.values().cloned().collect();
     open.iter()
         .try_for_each(|feed| engine.refresh_options(feed))
 }
 
-fn replay_records(engine: &Engine, frame: &Scanned) -> Result<()> {
+/// Forgets the epochs of a feed that its registration has gone beyond.
+fn follow(engine: &Engine, key: &StateKey) {
+    let registration = engine.state.get(key);
+    if let Some(registration) = registration.as_deref().and_then(Registration::decode) {
+        let id = engine.feed_id(&registration.key);
+        forget_epochs(engine, id, |epoch| {
+            epoch == registration.epoch || epoch == registration.newest_epoch
+        });
+    }
+}
+
+/// Epochs that were being filled when the store was left are not gone on with.
+fn give_up_staged(engine: &Engine) {
+    for registration in engine.state.registrations() {
+        let id = engine.feed_id(&registration.key);
+        forget_epochs(engine, id, |epoch| epoch == registration.epoch);
+    }
+}
+
+fn forget_epochs(engine: &Engine, feed: FeedId, kept: impl Fn(u32) -> bool) {
+    let mut feeds = engine.feeds.lock();
+    let over = |stream: &StreamId| stream.feed == feed && !kept(stream.epoch);
+    let range = StreamId { feed, epoch: 0 }..=StreamId {
+        feed,
+        epoch: u32::MAX,
+    };
+    let rows = feeds.rows.range(range).map(|(stream, _)| *stream);
+    let known: Vec<StreamId> = rows.filter(over).collect();
+    feeds.dropped.extend(known);
+    feeds.streams.retain(|stream, _| !over(stream));
+}
+
+/// The state that a frame belongs to; `None` when its epoch is over, or the frame is known.
+fn stream_of(engine: &Engine, frame: &Scanned) -> Result<Option<Arc<FeedState>>> {
     let header = &frame.header;
     let damaged = |what| Error::corrupt(&frame.segment.path, frame.offset, what);
     let registration = engine.registration(header.feed);
     let registration = registration.ok_or_else(|| damaged("a frame of an unknown feed"))?;
-    let feed = engine.feed(&registration.key)?;
-    if feed.id != header.feed {
+    if engine.feed_id(&registration.key) != header.feed {
         return Err(damaged("a frame of an unknown feed"));
     }
-    if header.lsn <= feed.published.read().lsn {
-        return Ok(());
+    let current = header.epoch == registration.epoch;
+    if !current && header.epoch != registration.newest_epoch {
+        return Ok(None);
     }
+    let id = StreamId {
+        feed: header.feed,
+        epoch: header.epoch,
+    };
+    let options = Some(registration.options);
+    let state = engine.stream(&registration.key, id, options)?;
+    let known = header.lsn <= state.published.read().lsn;
+    Ok((!known).then_some(state))
+}
+
+fn replay_marks(engine: &Engine, frame: &Scanned) -> Result<()> {
+    if let Some(feed) = stream_of(engine, frame)? {
+        let bytes = frame.checked_content()?;
+        let marks = Mark::decode_all(frame.header.count, &bytes);
+        let damaged = || Error::corrupt(&frame.segment.path, frame.offset, "marks");
+        feed.restore_marks(&frame.header, &marks.ok_or_else(damaged)?);
+    }
+    Ok(())
+}
+
+fn replay_records(engine: &Engine, frame: &Scanned) -> Result<()> {
+    let header = &frame.header;
+    let Some(feed) = stream_of(engine, frame)? else {
+        return Ok(());
+    };
     let bytes = frame.checked_content()?;
     let entries = entry_table(&bytes).iter().filter_map(Entry::decode);
     let superseded: Vec<u64> = entries

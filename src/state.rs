@@ -1,5 +1,5 @@
-//! The store's small state: feed registrations, checkpoints, connection metadata. It is held in
-//! memory whole, changed by state frames in the log, and saved in the catalog.
+//! The store's small state: feed registrations, checkpoints, connection metadata, runs, consumers.
+//! It is held in memory whole, changed by state frames in the log, and saved in the catalog.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -7,14 +7,20 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::codec::{Decoder, Encoder};
-use crate::cursor::FeedId;
+use crate::cursor::{FIRST_EPOCH, FeedId};
 use crate::feed::FeedKey;
 use crate::log::commit::{Stage, Ticket};
+use crate::log::format::SyncId;
 use crate::options::FeedOptions;
 
 const TABLE_FEED: u8 = 1;
 const TABLE_CHECKPOINT: u8 = 2;
 const TABLE_METADATA: u8 = 3;
+const TABLE_SYNC: u8 = 4;
+const TABLE_RUN: u8 = 5;
+const TABLE_TALLY: u8 = 6;
+const TABLE_CONSUMER: u8 = 7;
+const TABLE_FEED_USE: u8 = 8;
 
 /// The encoded key of a state value: its table, then its fields.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -26,22 +32,77 @@ impl StateKey {
     }
 
     pub(crate) fn checkpoint(connection: &str, sync: &str, variant: &str) -> Self {
-        let key = Encoder::default()
-            .u8(TABLE_CHECKPOINT)
-            .bytes(connection.as_bytes());
+        Self::named(TABLE_CHECKPOINT, &[connection, sync, variant])
+    }
+
+    pub(crate) fn metadata(connection: &str) -> Self {
+        Self::named(TABLE_METADATA, &[connection])
+    }
+
+    /// What is known of a sync: the number of its newest run, and which runs are fenced.
+    pub(crate) fn sync(connection: &str, sync: &str, variant: &str) -> Self {
+        Self::named(TABLE_SYNC, &[connection, sync, variant])
+    }
+
+    /// Begins the keys of all runs of a sync.
+    pub(crate) fn runs(connection: &str, sync: &str, variant: &str) -> Self {
+        Self::named(TABLE_RUN, &[connection, sync, variant])
+    }
+
+    /// Begins the keys of all runs.
+    pub(crate) fn all_runs() -> Self {
+        Self(vec![TABLE_RUN])
+    }
+
+    /// A run of the sync whose runs have the key `runs`; later runs have greater keys.
+    pub(crate) fn run(runs: &Self, run: u64) -> Self {
+        let high_to_low = (0..8).rev().map(|byte| (run >> (8 * byte)) as u8);
+        Self(runs.0.iter().copied().chain(high_to_low).collect())
+    }
+
+    /// What a run has done so far.
+    pub(crate) fn tally(sync: SyncId, run: u64) -> Self {
         Self(
-            key.bytes(sync.as_bytes())
-                .bytes(variant.as_bytes())
+            Encoder::default()
+                .u8(TABLE_TALLY)
+                .u64(sync.0)
+                .u64(run)
                 .finish(),
         )
     }
 
-    pub(crate) fn metadata(connection: &str) -> Self {
-        Self(
-            Encoder::default()
-                .u8(TABLE_METADATA)
-                .bytes(connection.as_bytes())
-                .finish(),
+    /// Begins the keys of all consumers of a feed.
+    pub(crate) fn consumers(feed: FeedId) -> Self {
+        Self(Encoder::default().u8(TABLE_CONSUMER).u64(feed.0).finish())
+    }
+
+    pub(crate) fn consumer(feed: FeedId, name: &str) -> Self {
+        let mut key = Self::consumers(feed);
+        key.0.extend_from_slice(name.as_bytes());
+        key
+    }
+
+    /// When a run that used the feed last succeeded.
+    pub(crate) fn feed_use(feed: FeedId) -> Self {
+        Self(Encoder::default().u8(TABLE_FEED_USE).u64(feed.0).finish())
+    }
+
+    fn named(table: u8, parts: &[&str]) -> Self {
+        let encoder = Encoder::default().u8(table);
+        let parts = parts.iter().map(|part| part.as_bytes());
+        Self(parts.fold(encoder, Encoder::bytes).finish())
+    }
+
+    /// The number of the run that this is the key of.
+    pub(crate) fn run_number(&self) -> Option<u64> {
+        let bytes = self
+            .0
+            .last_chunk::<8>()
+            .filter(|_| self.0.first() == Some(&TABLE_RUN))?;
+        Some(
+            bytes
+                .iter()
+                .fold(0, |run, byte| run << 8 | u64::from(*byte)),
         )
     }
 
@@ -53,17 +114,18 @@ impl StateKey {
         &self.0
     }
 
+    /// Whether this is the key of a registration.
     pub(crate) fn is_feed(&self) -> bool {
         self.0.first() == Some(&TABLE_FEED)
     }
 }
 
-/// A value that is put under a key. Values are never removed: a cleared checkpoint is a value too,
-/// so that its version goes on.
+/// A value that is put under a key, or removed. A cleared checkpoint is a value too, so that its
+/// version goes on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct StateOp {
     pub(crate) key: StateKey,
-    pub(crate) value: Vec<u8>,
+    pub(crate) value: Option<Vec<u8>>,
 }
 
 impl StateOp {
@@ -72,7 +134,11 @@ impl StateOp {
         let encoder = operations
             .iter()
             .fold(Encoder::default(), |encoder, operation| {
-                encoder.bytes(&operation.key.0).bytes(&operation.value)
+                let encoder = encoder.bytes(&operation.key.0);
+                match &operation.value {
+                    Some(value) => encoder.u8(1).bytes(value),
+                    None => encoder.u8(0),
+                }
             });
         encoder.finish()
     }
@@ -83,10 +149,12 @@ impl StateOp {
         let mut operations = Vec::new();
         for _ in 0..count {
             let key = StateKey(fields.bytes()?.to_vec());
-            operations.push(Self {
-                key,
-                value: fields.bytes()?.to_vec(),
-            });
+            let value = match fields.u8()? {
+                0 => None,
+                1 => Some(fields.bytes()?.to_vec()),
+                _ => return None,
+            };
+            operations.push(Self { key, value });
         }
         fields.is_empty().then_some(operations)
     }
@@ -96,11 +164,24 @@ impl StateOp {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Registration {
     pub(crate) key: FeedKey,
+    /// The epoch that readers see.
     pub(crate) epoch: u32,
+    /// The newest epoch that was ever begun. When it is not the one that readers see, it was being
+    /// filled to replace that one; it is given up when the store is opened again.
+    pub(crate) newest_epoch: u32,
     pub(crate) options: FeedOptions,
 }
 
 impl Registration {
+    pub(crate) fn new(key: FeedKey) -> Self {
+        Self {
+            key,
+            epoch: FIRST_EPOCH,
+            newest_epoch: FIRST_EPOCH,
+            options: FeedOptions::default(),
+        }
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let names = &self.options.ignored_fields;
         let encoder = Encoder::default()
@@ -108,6 +189,8 @@ impl Registration {
             .bytes(self.key.model.as_bytes())
             .bytes(self.key.variant.as_bytes())
             .u32(self.epoch)
+            .u32(self.newest_epoch)
+            .u8(u8::from(self.options.keep_pruned) | u8::from(self.options.track_owner) << 1)
             .u32(names.len() as u32);
         names
             .iter()
@@ -122,15 +205,21 @@ impl Registration {
             model: fields.string()?,
             variant: fields.string()?,
         };
-        let epoch = fields.u32()?;
+        let (epoch, newest_epoch) = (fields.u32()?, fields.u32()?);
+        let flags = fields.u8()?;
         let mut ignored_fields = Vec::new();
         for _ in 0..fields.u32()? {
             ignored_fields.push(fields.string()?);
         }
-        let options = FeedOptions { ignored_fields };
+        let options = FeedOptions {
+            ignored_fields,
+            keep_pruned: flags & 1 != 0,
+            track_owner: flags & 2 != 0,
+        };
         fields.is_empty().then_some(Self {
             key,
             epoch,
+            newest_epoch,
             options,
         })
     }
@@ -178,7 +267,7 @@ struct Published {
     dirty: BTreeSet<StateKey>,
 }
 
-type QueuedValue = (Arc<Ticket>, Vec<u8>);
+type QueuedValue = (Arc<Ticket>, Option<Vec<u8>>);
 
 /// Values on their way to the disk, newest last.
 #[derive(Default)]
@@ -204,6 +293,16 @@ impl State {
         self.published.read().values.get(key).cloned()
     }
 
+    /// The published values whose keys begin with `prefix`, in the order of their keys.
+    pub(crate) fn with_prefix(&self, prefix: &StateKey) -> Vec<(StateKey, Vec<u8>)> {
+        let published = self.published.read();
+        let from = published.values.range(prefix.clone()..);
+        let these = from.take_while(|(key, _)| key.0.starts_with(&prefix.0));
+        these
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    }
+
     /// All registered feeds.
     pub(crate) fn registrations(&self) -> Vec<Registration> {
         let published = self.published.read();
@@ -217,26 +316,29 @@ impl State {
     pub(crate) fn publish(&self, operations: &[StateOp]) {
         let mut published = self.published.write();
         for operation in operations {
-            published
-                .values
-                .insert(operation.key.clone(), operation.value.clone());
+            match &operation.value {
+                Some(value) => published
+                    .values
+                    .insert(operation.key.clone(), value.clone()),
+                None => published.values.remove(&operation.key),
+            };
             published.dirty.insert(operation.key.clone());
         }
     }
 
-    /// The values changed since the last call, for the catalog; all of them when `whole`.
+    /// What changed since the last call, for the catalog; all values there are when `whole`.
     pub(crate) fn changes(&self, whole: bool) -> Vec<StateOp> {
         let mut published = self.published.write();
         let dirty = std::mem::take(&mut published.dirty);
-        let values = published
-            .values
-            .iter()
-            .filter(|(key, _)| whole || dirty.contains(key));
-        let copy = |(key, value): (&StateKey, &Vec<u8>)| StateOp {
+        let operation = |key: &StateKey| StateOp {
             key: key.clone(),
-            value: value.clone(),
+            value: published.values.get(key).cloned(),
         };
-        values.map(copy).collect()
+        if whole {
+            published.values.keys().map(operation).collect()
+        } else {
+            dirty.iter().map(operation).collect()
+        }
     }
 
     /// Takes the right to change values; held until the change is in the commit queue, so that
@@ -261,7 +363,7 @@ impl StateTurn<'_> {
         if let Some(queued) = self.queued.values.get_mut(key) {
             queued.retain(|(ticket, _)| !ticket.is_aborted());
             if let Some((_, value)) = queued.last() {
-                return Some(value.clone());
+                return value.clone();
             }
         }
         self.state.get(key)
@@ -289,7 +391,10 @@ mod tests {
         let registration = Registration {
             key: FeedKey::new("c", "m", "v").unwrap(),
             epoch: 3,
-            options: FeedOptions::new().ignored_fields(["b", "a", "b"]),
+            newest_epoch: 4,
+            options: FeedOptions::new()
+                .ignored_fields(["b", "a", "b"])
+                .track_owner(true),
         };
         assert_eq!(
             Registration::decode(&registration.encode()),
@@ -303,15 +408,15 @@ mod tests {
         let operations = vec![
             StateOp {
                 key: StateKey::feed(FeedId(1)),
-                value: registration.encode(),
+                value: Some(registration.encode()),
             },
             StateOp {
                 key: StateKey::checkpoint("c", "s", ""),
-                value: row.encode(),
+                value: Some(row.encode()),
             },
             StateOp {
                 key: StateKey::metadata("c"),
-                value: Vec::new(),
+                value: None,
             },
         ];
         let bytes = StateOp::encode_all(&operations);

@@ -1,5 +1,6 @@
 //! Counts and sizes of feeds and of the store.
 
+use crate::consumers::ConsumerInfo;
 use crate::feed::FeedKey;
 use crate::feed::state::FeedState;
 
@@ -19,10 +20,16 @@ pub struct FeedStats {
     pub index_bytes: u64,
     /// Memory of the feed's directory of frames, in bytes.
     pub directory_bytes: u64,
+    /// Named consumers.
+    pub consumers: u64,
+    /// How many records the consumer that is furthest behind has yet to see.
+    pub max_lag: u64,
+    /// Open deletion windows.
+    pub windows: u64,
 }
 
 impl FeedStats {
-    pub(crate) fn of(feed: &FeedState) -> Self {
+    pub(crate) fn of(feed: &FeedState, consumers: &[ConsumerInfo]) -> Self {
         let index_bytes = feed.index_memory.load(std::sync::atomic::Ordering::Relaxed) as u64;
         let published = feed.published.read();
         let frames = published.directory.frames();
@@ -35,6 +42,9 @@ impl FeedStats {
             frames: frames.len() as u64,
             index_bytes,
             directory_bytes: published.directory.memory() as u64,
+            consumers: consumers.len() as u64,
+            max_lag: consumers.iter().map(|info| info.lag).max().unwrap_or(0),
+            windows: published.marks.windows.len() as u64,
         }
     }
 }

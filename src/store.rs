@@ -10,9 +10,12 @@ use crate::background::Background;
 use crate::documents::{self, Checkpoint, Expected};
 use crate::engine::Handle;
 use crate::error::{Error, Result};
+use crate::events::Subscription;
 use crate::feed::{Feed, FeedKey};
 use crate::options::Options;
 use crate::recovery;
+use crate::retention::maintain::{Maintained, Retention, maintain};
+use crate::runs::{self, Run, RunOptions, RunReport, SyncKey};
 use crate::stats::{FeedInfo, StoreStats};
 use crate::verify::{self, VerifyReport};
 use crate::write::batch::WriteBatch;
@@ -24,7 +27,7 @@ use crate::write::{StateWrite, execute};
 /// the last handle to it, feeds included, is dropped.
 #[derive(Clone)]
 pub struct Store {
-    engine: Arc<Handle>,
+    pub(crate) engine: Arc<Handle>,
 }
 
 impl fmt::Debug for Store {
@@ -61,6 +64,7 @@ impl Store {
             })?;
             *engine.background.lock() = Some(background);
         }
+        runs::interrupt_all(&engine)?;
         Ok(Self { engine })
     }
 
@@ -79,10 +83,12 @@ impl Store {
     pub fn feed_variant(&self, connection: &str, model: &str, variant: &str) -> Result<Feed> {
         self.engine.check_not_closed()?;
         let key = FeedKey::new(connection, model, variant)?;
-        let state = self.engine.feed(&key)?;
+        let slot = self.engine.slot(&key)?;
         Ok(Feed {
             engine: self.engine.clone(),
-            state,
+            slot,
+            run: None,
+            merging: None,
         })
     }
 
@@ -167,15 +173,10 @@ impl Store {
         let json = documents::metadata_json(value)?;
         let key = documents::metadata_key(connection)?;
         let change = |_| Ok(Some(json.clone()));
-        execute(
-            &self.engine,
-            &[],
-            &[StateWrite {
-                key,
-                change: &change,
-            }],
-        )
-        .map(drop)
+        self.change_state(StateWrite {
+            key,
+            change: &change,
+        })
     }
 
     /// Merges an object into the metadata of a connection, field by field, atomically.
@@ -190,15 +191,88 @@ impl Store {
         let json = documents::metadata_json(partial)?;
         let key = documents::metadata_key(connection)?;
         let change = documents::metadata_merge(&json);
-        execute(
-            &self.engine,
-            &[],
-            &[StateWrite {
-                key,
-                change: &change,
-            }],
-        )
-        .map(drop)
+        self.change_state(StateWrite {
+            key,
+            change: &change,
+        })
+    }
+
+    fn change_state(&self, write: StateWrite<'_>) -> Result<()> {
+        execute(&self.engine, None, &[], &[write]).map(drop)
+    }
+
+    /// Begins a run of a sync.
+    ///
+    /// # Errors
+    /// Those of any write.
+    pub fn begin_run(&self, sync: &SyncKey, options: RunOptions) -> Result<Run> {
+        runs::begin(&self.engine, sync, options)
+    }
+
+    /// Declares all runs of a sync so far dead: those that did not end are interrupted, and what
+    /// they still write is refused.
+    ///
+    /// # Errors
+    /// Those of any write.
+    pub fn fence_runs(&self, sync: &SyncKey) -> Result<()> {
+        runs::fence(&self.engine, sync)
+    }
+
+    /// Clears exactly this sync's checkpoint and deletion windows, and fences its runs. The cached
+    /// records stay, so that fetching everything again reports true changes only.
+    ///
+    /// # Errors
+    /// Those of any write.
+    pub fn reset_sync(&self, sync: &SyncKey) -> Result<()> {
+        runs::reset(&self.engine, sync)
+    }
+
+    /// The reports of a sync's runs, newest first; as many as [`Options::runs_kept`] says.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn runs(&self, sync: &SyncKey) -> Result<Vec<RunReport>> {
+        runs::reports(&self.engine, sync)
+    }
+
+    /// All syncs that ever had a run, ordered by their keys.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn syncs(&self) -> Result<Vec<SyncKey>> {
+        runs::syncs(&self.engine)
+    }
+
+    /// Subscribes to what becomes visible from now on: commits, replacements, ended runs.
+    ///
+    /// ```
+    /// use highwater::Event;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = highwater::Store::open(dir.path())?;
+    /// let events = store.subscribe()?;
+    /// let feed = store.feed("conn-42", "Contact")?;
+    /// let applied = feed.batch_save_raw(&[("a", "1")])?;
+    /// match events.try_next() {
+    ///     Some(Event::Commit(commit)) => assert_eq!(Some(commit.last_cursor), applied.last_cursor),
+    ///     other => panic!("not a commit: {other:?}"),
+    /// }
+    /// # Ok::<(), highwater::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn subscribe(&self) -> Result<Subscription> {
+        self.engine.check_not_closed()?;
+        Ok(self.engine.events.subscribe())
+    }
+
+    /// Lets go of what a retention policy says, in small steps. The background thread can do it
+    /// too: see [`Options::maintenance`].
+    ///
+    /// # Errors
+    /// Those of any write; what was done until then stays done.
+    pub fn maintain(&self, retention: &Retention) -> Result<Maintained> {
+        maintain(&self.engine, retention)
     }
 
     /// Puts everything acknowledged so far on stable storage. In durable mode it is there already.

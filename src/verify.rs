@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::cursor::FeedId;
+use crate::cursor::StreamId;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::feed::state::FeedState;
@@ -73,15 +73,16 @@ pub(crate) fn verify(engine: &Engine, mut progress: impl FnMut(u64, u64)) -> Res
     }
     for registration in engine.state.registrations() {
         report.feeds += 1;
-        let feed = engine.feed(&registration.key);
-        let checked = feed.and_then(|feed| check_feed(engine, &feed, &registration, &places));
+        let slot = engine.slot(&registration.key);
+        let checked =
+            slot.and_then(|slot| check_feed(engine, &slot.current(), &registration, &places));
         report.damage.extend(checked.err());
     }
     progress(total, total);
     Ok(report)
 }
 
-type Places = BTreeMap<(FeedId, u64), (u64, u64, u32)>;
+type Places = BTreeMap<(StreamId, u64), (u64, u64, u32)>;
 
 fn check_frame(frame: &Scanned, report: &mut VerifyReport, places: &mut Places) -> Result<()> {
     report.frames += 1;
@@ -89,7 +90,11 @@ fn check_frame(frame: &Scanned, report: &mut VerifyReport, places: &mut Places) 
     if frame.header.kind == FrameKind::Records {
         report.versions += u64::from(frame.header.count);
         let place = (frame.segment.id().0, frame.offset, frame.header.count);
-        places.insert((frame.header.feed, frame.header.first), place);
+        let stream = StreamId {
+            feed: frame.header.feed,
+            epoch: frame.header.epoch,
+        };
+        places.insert((stream, frame.header.first), place);
     }
     let damage = match damage_in(frame)? {
         Some(offset) => Some(offset),
@@ -124,7 +129,7 @@ fn check_feed(
     {
         let expected = (frame.segment.0, frame.offset, frame.count);
         if places
-            .get(&(feed.id, frame.first))
+            .get(&(feed.stream(), frame.first))
             .is_some_and(|place| *place != expected)
         {
             return Err(Error::corrupt(

@@ -93,7 +93,7 @@ struct Reader {
 impl Reader {
     fn read_page(&mut self, feed: &Feed, limit: usize) -> bool {
         let page = feed
-            .list(&List::new().after(self.after).limit(limit))
+            .list(&List::new().after(self.after).limit(limit).relative(false))
             .unwrap();
         for record in page.iter() {
             assert!(

@@ -215,7 +215,7 @@ impl World {
         let feed = self.store().feed("c", MODELS[which]).unwrap();
         let model = &mut self.models[which];
         let page = feed
-            .list(&List::new().after(model.after).limit(limit))
+            .list(&List::new().after(model.after).limit(limit).relative(false))
             .unwrap();
         let mut after = model.after;
         let mut time = None;

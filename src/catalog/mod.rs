@@ -8,7 +8,7 @@
 mod backend;
 mod rows;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,9 +18,10 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 pub(crate) use rows::{FeedRow, RootRow};
 
 use crate::catalog::backend::Backend;
-use crate::cursor::FeedId;
+use crate::cursor::StreamId;
 use crate::error::{Error, Result};
 use crate::feed::directory::FrameRef;
+use crate::feed::marks::Marks;
 use crate::state::{StateKey, StateOp};
 use crate::storage::{OpenMode, Storage};
 
@@ -66,7 +67,7 @@ impl Drop for Guarded {
 /// What an open reads from the catalog.
 #[derive(Default)]
 pub(crate) struct Contents {
-    pub(crate) feeds: BTreeMap<FeedId, FeedRow>,
+    pub(crate) feeds: BTreeMap<StreamId, FeedRow>,
     pub(crate) state: BTreeMap<StateKey, Vec<u8>>,
 }
 
@@ -74,6 +75,20 @@ pub(crate) struct Contents {
 pub(crate) struct FeedChanges {
     pub(crate) row: FeedRow,
     pub(crate) chunks: Vec<(usize, Vec<FrameRef>)>,
+    /// The feed's marks, if they changed.
+    pub(crate) marks: Option<Vec<u8>>,
+}
+
+/// What a save writes.
+pub(crate) struct Save<'a> {
+    /// Its sums are worked out by the save.
+    pub(crate) root: RootRow,
+    pub(crate) feeds: Vec<FeedChanges>,
+    /// Epochs of feeds that are over.
+    pub(crate) dropped: &'a BTreeSet<StreamId>,
+    pub(crate) state: &'a [StateOp],
+    /// Whether `state` is all there is, and not only what changed.
+    pub(crate) whole: bool,
 }
 
 /// Whether an error says that the file is not what was written, rather than not accessible.
@@ -86,10 +101,20 @@ fn is_damage(error: &Error) -> bool {
     }
 }
 
-fn chunk_key(feed: u64, chunk: u64) -> [u8; 16] {
-    let mut key = [0; 16];
-    key[..8].copy_from_slice(&feed.to_le_bytes());
-    key[8..].copy_from_slice(&chunk.to_le_bytes());
+/// Where a feed's marks are among its chunks of frames.
+const MARKS_CHUNK: u64 = u64::MAX;
+
+fn feed_key(stream: StreamId) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..8].copy_from_slice(&stream.feed.0.to_le_bytes());
+    key[8..].copy_from_slice(&stream.epoch.to_le_bytes());
+    key
+}
+
+fn chunk_key(stream: StreamId, chunk: u64) -> [u8; 20] {
+    let mut key = [0; 20];
+    key[..12].copy_from_slice(&feed_key(stream));
+    key[12..].copy_from_slice(&chunk.to_le_bytes());
     key
 }
 
@@ -186,6 +211,9 @@ impl Catalog {
     fn failed(&self, source: redb::Error) -> Error {
         match source {
             redb::Error::Io(source) => Error::io("use", &self.path, source),
+            redb::Error::TableDoesNotExist(_)
+            | redb::Error::TableTypeMismatch { .. }
+            | redb::Error::Corrupted(_) => Error::corrupt(&self.path, 0, "the catalog's tree"),
             source => Error::Catalog {
                 path: self.path.clone(),
                 source: Box::new(source),
@@ -221,7 +249,7 @@ impl Catalog {
                     return Ok(None);
                 };
                 feeds_sum = feeds_sum.wrapping_add(rows::weight(value.value()));
-                contents.feeds.insert(FeedId(row.feed), row);
+                contents.feeds.insert(row.stream(), row);
             }
             for row in transaction.open_table(STATE)?.iter()? {
                 let (key, value) = row?;
@@ -241,11 +269,11 @@ impl Catalog {
         }))
     }
 
-    /// Reads the frames of a feed.
+    /// Reads the frames and the marks of a feed.
     ///
     /// # Errors
     /// [`Error::Corrupt`] when they are not what the feed's row says; a rebuild derives them again.
-    pub(crate) fn frames(&mut self, row: &FeedRow) -> Result<Vec<FrameRef>> {
+    pub(crate) fn frames(&mut self, row: &FeedRow) -> Result<(Vec<FrameRef>, Marks)> {
         if self.database.is_none() {
             self.connect(OpenMode::Existing)?;
         }
@@ -256,7 +284,7 @@ impl Catalog {
             let mut frames = Vec::new();
             let mut sum = 0u64;
             for chunk in 0..row.chunks {
-                let key = chunk_key(row.feed, chunk);
+                let key = chunk_key(row.stream(), chunk);
                 let Some(value) = table.get(key.as_slice())? else {
                     return Ok(None);
                 };
@@ -266,7 +294,20 @@ impl Catalog {
                 sum = sum.wrapping_add(rows::weight(value.value()));
                 frames.extend(chunk);
             }
-            Ok((sum == row.chunks_sum).then_some(frames))
+            let mut marks = Marks::default();
+            if row.marks {
+                let key = chunk_key(row.stream(), MARKS_CHUNK);
+                let Some(value) = table.get(key.as_slice())? else {
+                    return Ok(None);
+                };
+                let body = rows::open(&key, value.value());
+                let Some(known) = body.and_then(Marks::decode) else {
+                    return Ok(None);
+                };
+                sum = sum.wrapping_add(rows::weight(value.value()));
+                marks = known;
+            }
+            Ok((sum == row.chunks_sum).then_some((frames, marks)))
         })?;
         frames.ok_or_else(|| Error::corrupt(&self.path, 0, "the frames of a feed"))
     }
@@ -277,14 +318,8 @@ impl Catalog {
         self.disconnected = true;
     }
 
-    /// Saves changes in one transaction. `root`'s sums are worked out here. Returns the feeds'
-    /// rows as they are stored now.
-    pub(crate) fn save(
-        &mut self,
-        root: RootRow,
-        feeds: Vec<FeedChanges>,
-        state: &[StateOp],
-    ) -> Result<Vec<FeedRow>> {
+    /// Saves changes in one transaction. Returns the feeds' rows as they are stored now.
+    pub(crate) fn save(&mut self, save: Save<'_>) -> Result<Vec<FeedRow>> {
         self.stale = true;
         if self.database.is_none() {
             self.connect(OpenMode::Existing)?;
@@ -292,7 +327,7 @@ impl Catalog {
         let before = self.root;
         let saved = self
             .database()
-            .and_then(|database| self.guard(|| write_all(database, before, root, feeds, state)));
+            .and_then(|database| self.guard(|| write_all(database, before, save)));
         match saved {
             Ok((root, rows)) => {
                 self.root = root;
@@ -311,38 +346,68 @@ impl Catalog {
 fn write_all(
     database: &Database,
     before: RootRow,
-    mut root: RootRow,
-    feeds: Vec<FeedChanges>,
-    state: &[StateOp],
+    save: Save<'_>,
 ) -> Result<(RootRow, Vec<FeedRow>), redb::Error> {
+    let mut root = save.root;
     root.feeds_sum = before.feeds_sum;
     root.state_sum = before.state_sum;
     let transaction = database.begin_write()?;
-    let mut rows_now = Vec::with_capacity(feeds.len());
+    let mut rows_now = Vec::with_capacity(save.feeds.len());
     {
         let mut feed_table = transaction.open_table(FEEDS)?;
         let mut frame_table = transaction.open_table(FRAMES)?;
-        for FeedChanges { mut row, chunks } in feeds {
-            let feed_key = row.feed.to_le_bytes();
+        for stream in save.dropped {
+            remove(&mut feed_table, &feed_key(*stream), &mut root.feeds_sum)?;
+            let chunks = chunk_key(*stream, 0)..=chunk_key(*stream, MARKS_CHUNK);
+            let (first, last) = (chunks.start().as_slice(), chunks.end().as_slice());
+            // Chunk numbers are little-endian, so the range has other keys of this feed at most.
+            frame_table.retain_in::<&[u8], _>(first..=last, |key, _| {
+                !key.starts_with(&feed_key(*stream))
+            })?;
+        }
+        for changes in save.feeds {
+            let FeedChanges {
+                mut row,
+                chunks,
+                marks,
+            } = changes;
+            let feed_key = feed_key(row.stream());
             let known = feed_table.get(feed_key.as_slice())?;
             let known = known.and_then(|old| rows::decode::<FeedRow>(&feed_key, old.value()));
             row.chunks = known.map_or(0, |known| known.chunks);
             row.chunks_sum = known.map_or(0, |known| known.chunks_sum);
+            row.marks = known.is_some_and(|known| known.marks);
             for (chunk, frames) in chunks {
-                let key = chunk_key(row.feed, chunk as u64);
+                let key = chunk_key(row.stream(), chunk as u64);
                 let value = rows::encode_frames(&key, &frames);
                 replace(&mut frame_table, &key, &value, &mut row.chunks_sum)?;
                 row.chunks = row.chunks.max(chunk as u64 + 1);
+            }
+            if let Some(marks) = marks {
+                let key = chunk_key(row.stream(), MARKS_CHUNK);
+                let value = rows::seal(&key, marks);
+                replace(&mut frame_table, &key, &value, &mut row.chunks_sum)?;
+                row.marks = true;
             }
             let value = rows::encode(&feed_key, &row);
             replace(&mut feed_table, &feed_key, &value, &mut root.feeds_sum)?;
             rows_now.push(row);
         }
         let mut state_table = transaction.open_table(STATE)?;
-        for operation in state {
+        if save.whole {
+            // Also what should have been removed by a save that failed.
+            state_table.retain(|_, _| false)?;
+            root.state_sum = 0;
+        }
+        for operation in save.state {
             let key = operation.key.as_bytes();
-            let value = rows::seal(key, operation.value.clone());
-            replace(&mut state_table, key, &value, &mut root.state_sum)?;
+            match &operation.value {
+                Some(value) => {
+                    let value = rows::seal(key, value.clone());
+                    replace(&mut state_table, key, &value, &mut root.state_sum)?;
+                }
+                None => remove(&mut state_table, key, &mut root.state_sum)?,
+            }
         }
         let mut root_table = transaction.open_table(ROOT)?;
         root_table.insert(ROOT_KEY, rows::encode(ROOT_KEY, &root).as_slice())?;
@@ -362,5 +427,17 @@ fn replace(
         *sum = sum.wrapping_sub(rows::weight(old.value()));
     }
     *sum = sum.wrapping_add(rows::weight(value));
+    Ok(())
+}
+
+/// Removes a row, and keeps its table's sum.
+fn remove(
+    table: &mut redb::Table<'_, &'static [u8], &'static [u8]>,
+    key: &[u8],
+    sum: &mut u64,
+) -> Result<(), redb::Error> {
+    if let Some(old) = table.remove(key)? {
+        *sum = sum.wrapping_sub(rows::weight(old.value()));
+    }
     Ok(())
 }

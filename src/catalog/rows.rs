@@ -4,7 +4,9 @@
 use bincode::{Decode, Encode};
 
 use crate::checksum::checksum;
+use crate::cursor::{FeedId, StreamId};
 use crate::feed::directory::FrameRef;
+use crate::log::format::{Author, SyncId};
 use crate::log::{LogPosition, Lsn, SegmentId};
 
 /// The one row that says what the catalog as a whole stands for.
@@ -50,10 +52,20 @@ impl RootRow {
     }
 }
 
-/// What the catalog knows of a feed, besides its frames.
+impl FeedRow {
+    pub(crate) fn stream(&self) -> StreamId {
+        StreamId {
+            feed: FeedId(self.feed),
+            epoch: self.epoch,
+        }
+    }
+}
+
+/// What the catalog knows of a feed in one epoch, besides its frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
 pub(crate) struct FeedRow {
     pub(crate) feed: u64,
+    pub(crate) epoch: u32,
     pub(crate) tail: u64,
     /// Commit time of the newest commit, in microseconds.
     pub(crate) time: u64,
@@ -63,7 +75,9 @@ pub(crate) struct FeedRow {
     pub(crate) generation: u32,
     pub(crate) live: u64,
     pub(crate) live_bytes: u64,
-    /// How many rows of frames there are, and the sum over them.
+    /// Whether there is a row of marks.
+    pub(crate) marks: bool,
+    /// How many rows of frames there are, and the sum over them and the marks.
     pub(crate) chunks: u64,
     pub(crate) chunks_sum: u64,
 }
@@ -74,6 +88,8 @@ struct FrameRow {
     count: u32,
     lsn: u64,
     time: u64,
+    run: u64,
+    sync: u64,
     segment: u64,
     offset: u64,
     ids_len: u32,
@@ -129,6 +145,8 @@ pub(crate) fn encode_frames(key: &[u8], frames: &[FrameRef]) -> Vec<u8> {
         count: frame.count,
         lsn: frame.lsn.0,
         time: frame.time,
+        run: frame.author.run,
+        sync: frame.author.sync.0,
         segment: frame.segment.0,
         offset: frame.offset,
         ids_len: frame.ids_len,
@@ -150,6 +168,10 @@ pub(crate) fn decode_frames(key: &[u8], value: &[u8]) -> Option<Vec<FrameRef>> {
             count: row.count,
             lsn: Lsn(row.lsn),
             time: row.time,
+            author: Author {
+                run: row.run,
+                sync: SyncId(row.sync),
+            },
             segment: SegmentId(row.segment),
             offset: row.offset,
             ids_len: row.ids_len,
@@ -173,6 +195,10 @@ mod tests {
             count: 70,
             lsn: Lsn(2),
             time: 3,
+            author: Author {
+                run: 8,
+                sync: SyncId(9),
+            },
             segment: SegmentId(4),
             offset: 5,
             ids_len: 6,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::log::format::{ENTRY_LEN, FRAME_HEADER_LEN, FrameHeader};
+use crate::log::format::{Author, ENTRY_LEN, FRAME_HEADER_LEN, FrameHeader};
 use crate::log::{Lsn, SegmentId};
 use crate::publish::Place;
 
@@ -19,6 +19,7 @@ pub(crate) struct FrameRef {
     pub(crate) lsn: Lsn,
     /// Commit time in microseconds.
     pub(crate) time: u64,
+    pub(crate) author: Author,
     pub(crate) segment: SegmentId,
     pub(crate) offset: u64,
     pub(crate) ids_len: u32,
@@ -40,6 +41,7 @@ impl FrameRef {
             count: header.count,
             lsn: header.lsn,
             time: header.time,
+            author: header.author,
             segment: place.segment,
             offset: place.offset,
             ids_len: header.ids_len,
@@ -164,6 +166,29 @@ impl Directory {
                 self.dirty.insert(at / CHUNK_FRAMES);
             }
         }
+    }
+
+    /// Marks every version at or before `position` as no longer live.
+    pub(crate) fn retire_through(&mut self, position: u64) {
+        let mut retired = Vec::new();
+        for frame in self
+            .frames
+            .iter()
+            .take_while(|frame| frame.first <= position)
+        {
+            let live = frame
+                .live_from(0)
+                .map(|index| frame.first + u64::from(index));
+            retired.extend(live.take_while(|live| *live <= position));
+        }
+        self.retire(&retired);
+    }
+
+    /// Commit time of the newest frame that begins at or before `position`; 0 when there is none.
+    pub(crate) fn time_at(&self, position: u64) -> u64 {
+        let after = self.frames.partition_point(|frame| frame.first <= position);
+        let frame = after.checked_sub(1).and_then(|at| self.frames.get(at));
+        frame.map_or(0, |frame| frame.time)
     }
 
     /// The chunks the catalog lacks, up to the last frame at or before `lsn`; all chunks when

@@ -17,6 +17,8 @@ pub struct Records {
     after: Option<Cursor>,
     page: VecDeque<OwnedRecord>,
     finished: bool,
+    /// Whether actions are told relative to a cursor: not when the reader began without one.
+    relative: bool,
 }
 
 impl Records {
@@ -26,13 +28,13 @@ impl Records {
             after,
             page: VecDeque::new(),
             finished: false,
+            relative: after.is_some(),
         }
     }
 
     fn fill(&mut self) -> Result<()> {
-        let page = self
-            .feed
-            .list(&List::new().after(self.after).limit(PAGE_RECORDS))?;
+        let list = List::new().after(self.after).limit(PAGE_RECORDS);
+        let page = self.feed.list(&list.relative(self.relative))?;
         self.after = Some(page.resume_cursor());
         self.finished = !page.has_more();
         self.page

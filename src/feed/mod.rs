@@ -2,40 +2,62 @@
 //!
 //! * [`state`]: what is in memory of a feed, and its locks
 //! * [`directory`]: the feed's frames and which of their records are live
-//! * [`page`]: pages of the change feed
+//! * [`slot`]: which of the feed's epochs is the current one
+//! * [`marks`], [`lives`]: what is known of records besides their newest version
+//! * [`page`]: pages of the change feed; [`scan`] finds their records, [`load`] reads
+//!   them, [`since`] tells what they mean to the reader
 //! * [`read`]: reading records out of frames
 
+#[cfg(feature = "async")]
+mod changed;
 pub(crate) mod directory;
 mod iter;
+pub(crate) mod lives;
+pub(crate) mod load;
+pub(crate) mod marks;
 pub(crate) mod page;
 pub(crate) mod read;
+mod scan;
+mod since;
+pub(crate) mod slot;
 pub(crate) mod state;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+#[cfg(feature = "async")]
+pub use changed::Changed;
 pub use iter::Records;
 
 use crate::codec::Encoder;
+use crate::consumers::{self, Consumer, ConsumerInfo};
 use crate::cursor::Cursor;
 use crate::engine::Handle;
 use crate::error::{Error, Result};
 use crate::feed::page::{List, Page, check_cursor};
+use crate::feed::slot::FeedSlot;
 use crate::feed::state::FeedState;
+use crate::log::format::Author;
 use crate::options::FeedOptions;
 use crate::record::Applied;
-use crate::state::{Registration, StateKey};
+use crate::replace::Replacement;
+use crate::retention::prune::prune;
+use crate::retention::removal::{hard_delete, purge};
+use crate::retention::{Oldest, Removed};
+use crate::runs::RunScope;
 use crate::stats::FeedStats;
+use crate::windows::{self, Sweep, Swept};
 use crate::write::inputs::{self, Input, JsonText};
-use crate::write::{StateWrite, Verb, Write, execute};
+use crate::write::transaction::transact;
+use crate::write::{Verb, Write, execute};
 
 /// The longest connection, model, variant or sync name, in bytes.
 const NAME_MAX: usize = 255;
 /// The variant that means none.
-const BASE_VARIANT: &str = "base";
+pub(crate) const BASE_VARIANT: &str = "base";
 
 /// What names a feed: connection, model, and an optional variant. Always compared as a whole.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -107,19 +129,27 @@ impl fmt::Display for FeedKey {
 #[derive(Clone)]
 pub struct Feed {
     pub(crate) engine: Arc<Handle>,
-    pub(crate) state: Arc<FeedState>,
+    pub(crate) slot: Arc<FeedSlot>,
+    /// The run that writes, if one does.
+    pub(crate) run: Option<Arc<RunScope>>,
+    pub(crate) merging: Option<Cursor>,
 }
 
 impl fmt::Debug for Feed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Feed").field(&self.state.key).finish()
+        f.debug_tuple("Feed").field(&self.slot.key).finish()
     }
 }
 
 impl Feed {
     /// What names the feed.
     pub fn key(&self) -> &FeedKey {
-        &self.state.key
+        &self.slot.key
+    }
+
+    fn state(&self) -> Result<Arc<FeedState>> {
+        self.engine.check_not_closed()?;
+        Ok(self.slot.current())
     }
 
     /// Saves records: typed ones, `serde_json::Value`s, or verbatim JSON as
@@ -196,7 +226,7 @@ impl Feed {
     }
 
     fn write(&self, verb: Verb, inputs: &[Input<'_>]) -> Result<Applied> {
-        if inputs.is_empty() {
+        if inputs.is_empty() && self.run.is_none() {
             self.engine.log.check_open()?;
             let outcomes = Vec::new();
             return Ok(Applied {
@@ -206,11 +236,12 @@ impl Feed {
             });
         }
         let write = Write {
-            feed: self.state.clone(),
+            feed: self.slot.clone(),
             verb,
             inputs,
+            merging: self.merging,
         };
-        let mut applied = execute(&self.engine, &[write], &[])?;
+        let mut applied = execute(&self.engine, self.run.as_deref(), &[write], &[])?;
         // One write, one result.
         applied.pop().ok_or(Error::Closed)
     }
@@ -245,8 +276,7 @@ impl Feed {
     /// # Ok::<(), highwater::Error>(())
     /// ```
     pub fn list(&self, list: &List) -> Result<Page> {
-        self.engine.check_not_closed()?;
-        page::list(&self.engine, &self.state, list)
+        page::list(&self.engine, &self.state()?, list)
     }
 
     /// Reads records by id, in the order given. Deleted ones are there and say so; ids that were
@@ -255,9 +285,8 @@ impl Feed {
     /// # Errors
     /// [`Error::Corrupt`] for damage, or an I/O error.
     pub fn get<I: AsRef<str>>(&self, ids: &[I]) -> Result<Page> {
-        self.engine.check_not_closed()?;
         let ids: Vec<&str> = ids.iter().map(AsRef::as_ref).collect();
-        page::get(&self.engine, &self.state, &ids)
+        page::get(&self.engine, &self.state()?, &ids)
     }
 
     /// Iterates over the feed from after a cursor (`None`: from the beginning), in change order, a
@@ -296,10 +325,10 @@ impl Feed {
         &self,
         position: impl Fn(&state::Published) -> Option<u64>,
     ) -> Result<Option<Cursor>> {
-        self.engine.check_not_closed()?;
-        self.engine.make_visible(&self.state);
-        let published = self.state.published.read();
-        Ok(position(&published).map(|position| self.state.cursor(position)))
+        let state = self.state()?;
+        self.engine.make_visible(&state);
+        let position = position(&state.published.read());
+        Ok(position.map(|position| state.cursor(position)))
     }
 
     /// How many live records the feed has.
@@ -323,9 +352,10 @@ impl Feed {
     /// # Errors
     /// [`Error::Closed`].
     pub fn stats(&self) -> Result<FeedStats> {
-        self.engine.check_not_closed()?;
-        self.engine.make_visible(&self.state);
-        Ok(FeedStats::of(&self.state))
+        let state = self.state()?;
+        self.engine.make_visible(&state);
+        let consumers = self.consumers()?;
+        Ok(FeedStats::of(&state, &consumers))
     }
 
     /// Waits until something newer than `after` is visible (`None`: until anything is), and says
@@ -335,17 +365,25 @@ impl Feed {
     /// For a cursor that is not of this feed, as in [`Feed::list`]; [`Error::Closed`] when the store
     /// is closed meanwhile.
     pub fn wait(&self, after: Option<Cursor>, timeout: Duration) -> Result<bool> {
-        self.engine.check_not_closed()?;
-        let position = after.map_or(Ok(0), |cursor| check_cursor(&self.state, cursor))?;
-        self.engine.make_visible(&self.state);
-        let found = self.state.wait_past(position, timeout);
-        self.engine.check_not_closed()?;
-        Ok(found)
+        // No deadline at all when the time-out is too long to be represented.
+        let deadline = Instant::now().checked_add(timeout);
+        loop {
+            let state = self.state()?;
+            let position = after.map_or(Ok(0), |cursor| check_cursor(&state, cursor))?;
+            self.engine.make_visible(&state);
+            let found = state.wait_past(position, deadline);
+            self.engine.check_not_closed()?;
+            // Another epoch may have taken its place: a cursor is stale then, and no cursor means
+            // waiting on there.
+            if found || !state.is_superseded() {
+                return Ok(found);
+            }
+        }
     }
 
     /// The options the feed was configured with.
     pub fn options(&self) -> FeedOptions {
-        self.state.writer.lock().options.clone()
+        self.slot.current().writer.lock().options.clone()
     }
 
     /// Sets the feed's options, durably, for all writes that begin after this returns.
@@ -353,22 +391,130 @@ impl Feed {
     /// # Errors
     /// As for any write.
     pub fn configure(&self, options: FeedOptions) -> Result<()> {
-        let key = StateKey::feed(self.state.id);
-        let registration = Registration {
-            key: self.state.key.clone(),
-            epoch: self.state.epoch,
-            options,
-        };
-        let value = registration.encode();
-        let change = |_| Ok(Some(value.clone()));
-        execute(
-            &self.engine,
-            &[],
-            &[StateWrite {
-                key,
-                change: &change,
-            }],
-        )?;
-        self.engine.refresh_options(&self.state)
+        transact(&self.engine, &[], Author::default(), |transaction| {
+            let mut registration = transaction.registration(&self.slot);
+            registration.options = options.clone();
+            transaction.register(&self.slot, &registration);
+            Ok(())
+        })?;
+        self.engine.refresh_options(&self.slot.current())
+    }
+
+    /// The same feed, with writes that leave records alone that another run, or a writer outside
+    /// of this run, changed after `cursor`; their outcome is `Skipped`. Changes that the run made
+    /// itself never block it. All writes outside of runs count as one writer. `None` overrides
+    /// whatever is there, as by default.
+    ///
+    /// ```
+    /// use highwater::{Outcome, RunOptions, SyncKey};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = highwater::Store::open(dir.path())?;
+    /// let sync = SyncKey::new("conn-42", "contacts", "")?;
+    /// let run = store.begin_run(&sync, RunOptions::new())?;
+    /// let contacts = run.feed("Contact")?;
+    /// let _ = contacts.batch_save_raw(&[("ada", "1")])?;
+    /// let contacts = contacts.ignore_if_modified_after(contacts.last_cursor()?);
+    /// // Meanwhile, an action changes the record here and at the provider.
+    /// let _ = store.feed("conn-42", "Contact")?.batch_save_raw(&[("ada", "2")])?;
+    /// let applied = contacts.batch_save_raw(&[("ada", "fetched before that")])?;
+    /// assert_eq!(applied.outcomes, [Outcome::Skipped]);
+    /// # Ok::<(), highwater::Error>(())
+    /// ```
+    pub fn ignore_if_modified_after(&self, cursor: impl Into<Option<Cursor>>) -> Self {
+        Self {
+            merging: cursor.into(),
+            ..self.clone()
+        }
+    }
+
+    /// Opens a deletion window: from now on, every write to the feed marks the records it names as
+    /// seen, whatever becomes of them. The window stays open across restarts and later runs, until
+    /// [`Feed::track_deletes_end`]. Each sync has windows of its own, and writers outside of runs
+    /// have one together. Returns false, and changes nothing, when the window was open already.
+    ///
+    /// Marks are as durable as the next checkpoint, or anything else, that is saved after them. A
+    /// caller that keeps its place elsewhere calls [`Store::flush`](crate::Store::flush) first.
+    ///
+    /// # Errors
+    /// Those of any write.
+    pub fn track_deletes_start(&self) -> Result<bool> {
+        windows::open(self)
+    }
+
+    /// Deletes every live record that was neither seen in the deletion window nor changed since it
+    /// was opened, and closes the window: one commit, which readers see whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::NoWindow`] when none is open; [`Error::SweepRefused`] when it would delete more than
+    /// allowed, and the window stays open; those of any write.
+    ///
+    /// ```
+    /// use highwater::Sweep;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = highwater::Store::open(dir.path())?;
+    /// # let feed = store.feed("conn-42", "Contact")?;
+    /// # let _ = feed.batch_save_raw(&[("a", "1"), ("b", "2"), ("c", "3")])?;
+    /// feed.track_deletes_start()?;
+    /// // The provider has these two only, and one of them is new.
+    /// let _ = feed.batch_save_raw(&[("b", "2"), ("d", "4")])?;
+    /// let swept = feed.track_deletes_end(&Sweep::new().max_fraction(0.5).return_ids(true))?;
+    /// assert_eq!(swept.ids, ["a", "c"]);
+    /// # Ok::<(), highwater::Error>(())
+    /// ```
+    pub fn track_deletes_end(&self, sweep: &Sweep) -> Result<Swept> {
+        windows::close(self, sweep)
+    }
+
+    /// Removes the payloads of the oldest records, live or deleted. Nothing else changes and no
+    /// cursor moves; records that are pruned already are passed over.
+    ///
+    /// # Errors
+    /// As for [`Feed::list`] for a cursor that is not of this feed; those of any write.
+    pub fn prune(&self, oldest: &Oldest) -> Result<Removed> {
+        prune(&self.engine, &self.slot, oldest)
+    }
+
+    /// Removes the oldest records entirely, without an event in the feed: readers are not told.
+    /// Without bounds everything goes, and the feed starts over: cursors given out before are
+    /// refused then.
+    ///
+    /// # Errors
+    /// As for [`Feed::prune`].
+    pub fn hard_delete(&self, oldest: &Oldest) -> Result<Removed> {
+        hard_delete(&self.engine, &self.slot, oldest)
+    }
+
+    /// Removes the oldest deletions from the feed, but none that a named consumer has yet to see.
+    /// A reader without a name that began before the purge, and has not come past it, is refused
+    /// with [`Error::CursorExpired`].
+    ///
+    /// # Errors
+    /// As for [`Feed::prune`].
+    pub fn purge(&self, oldest: &Oldest) -> Result<Removed> {
+        purge(&self.engine, &self.slot, oldest)
+    }
+
+    /// Begins to fill the feed anew; see [`Replacement`].
+    ///
+    /// # Errors
+    /// [`Error::ReplaceInProgress`], and those of any write.
+    pub fn replace(&self) -> Result<Replacement> {
+        Replacement::new(self)
+    }
+
+    /// The named consumer of this feed, made if there is none: it begins at the feed's beginning.
+    ///
+    /// # Errors
+    /// [`Error::InvalidName`], and those of any write.
+    pub fn consumer(&self, name: &str) -> Result<Consumer> {
+        Consumer::open(self, name)
+    }
+
+    /// All named consumers of the feed, and how far each is behind.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn consumers(&self) -> Result<Vec<ConsumerInfo>> {
+        consumers::list(&self.engine, &self.slot)
     }
 }

@@ -1,4 +1,5 @@
-//! Pages of the change feed: from a cursor, in order, filtered, bounded in records, bytes and work.
+//! What a page of the change feed is asked for, and what it holds. [`scan`](super::scan) finds the
+//! records, [`load`](super::load) reads them.
 
 use std::sync::Arc;
 
@@ -6,7 +7,9 @@ use crate::cursor::Cursor;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::feed::directory::FrameRef;
-use crate::feed::read::{Located, Row, Span};
+use crate::feed::load;
+use crate::feed::read::Row;
+use crate::feed::scan::{self, Snapshot};
 use crate::feed::state::{FeedState, Published};
 use crate::record::{Action, Actions, Record, Timestamp};
 
@@ -15,7 +18,7 @@ pub(crate) const LIMIT_MAX: usize = 10_000;
 const LIMIT_DEFAULT: usize = 100;
 const BYTE_BUDGET_DEFAULT: usize = 16 << 20;
 /// A filtered page looks at no more than this many records per call.
-const SCAN_MAX: usize = 1 << 16;
+pub(crate) const SCAN_MAX: usize = 1 << 16;
 
 /// The order of a page.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -44,6 +47,7 @@ pub struct List {
     pub(crate) order: Order,
     pub(crate) metadata_only: bool,
     pub(crate) byte_budget: usize,
+    pub(crate) relative: bool,
 }
 
 impl Default for List {
@@ -57,6 +61,7 @@ impl Default for List {
             order: Order::Ascending,
             metadata_only: false,
             byte_budget: BYTE_BUDGET_DEFAULT,
+            relative: true,
         }
     }
 }
@@ -112,6 +117,16 @@ impl List {
         self
     }
 
+    /// Whether actions are told relative to the reader when the page starts after a cursor; true by
+    /// default. Then a record that was first added after the cursor is `ADDED`, however often it
+    /// changed since; one that was added and deleted after it is left out; one that was there at
+    /// the cursor, was deleted and added again is `UPDATED`. With false, and on pages from the
+    /// beginning or in descending order, the action is that of the record's newest change.
+    pub fn relative(mut self, relative: bool) -> Self {
+        self.relative = relative;
+        self
+    }
+
     /// The page stops before the record whose payload would take it past this many bytes, but
     /// always holds at least one; 16 MiB by default, 0 for no limit.
     pub fn byte_budget(mut self, bytes: usize) -> Self {
@@ -123,15 +138,58 @@ impl List {
 /// A page of records in one buffer, and where to go on.
 #[derive(Clone, Debug)]
 pub struct Page {
-    buffer: Vec<u8>,
-    rows: Vec<Row>,
+    pub(crate) buffer: Vec<u8>,
+    pub(crate) rows: Vec<PageRow>,
     has_payloads: bool,
+    /// The feed and epoch, and when the reader began, that the page's cursors have in common.
     feed: Cursor,
-    resume: Cursor,
-    has_more: bool,
+    pub(crate) resume: Cursor,
+    pub(crate) has_more: bool,
+    /// Bytes of payload so far, for the byte budget.
+    pub(crate) payload_bytes: usize,
+}
+
+/// A record of a page.
+#[derive(Clone, Debug)]
+pub(crate) struct PageRow {
+    pub(crate) row: Row,
+    /// What happened to the record, as the reader is told.
+    pub(crate) action: Action,
+    pub(crate) pruned_at: Option<u64>,
 }
 
 impl Page {
+    fn empty(feed: &FeedState, list: &List) -> Self {
+        Self {
+            buffer: Vec::new(),
+            rows: Vec::with_capacity(list.limit.min(1024)),
+            has_payloads: !list.metadata_only,
+            feed: list.after.unwrap_or(feed.cursor(0)),
+            resume: feed.cursor(0),
+            has_more: false,
+            payload_bytes: 0,
+        }
+    }
+
+    /// Takes over where a snapshot ends. A reader that has no cursor begins with its first page.
+    pub(crate) fn adopt(&mut self, list: &List, snapshot: &Snapshot) {
+        if list.after.is_none() && self.resume.position == 0 {
+            self.feed.purges = snapshot.purges;
+        }
+        self.resume = self.feed.at(snapshot.resume);
+        if !snapshot.has_more {
+            // Whatever a record's newest change is, the reader has come by it.
+            self.resume.base = snapshot.resume;
+        }
+        self.has_more = snapshot.has_more;
+    }
+
+    /// Ends the page before the snapshot's end.
+    pub(crate) fn stop_at(&mut self, position: u64) {
+        self.resume = self.feed.at(position);
+        self.has_more = true;
+    }
+
     /// How many records the page holds.
     pub fn len(&self) -> usize {
         self.rows.len()
@@ -162,36 +220,27 @@ impl Page {
         self.has_more
     }
 
-    fn record(&self, row: &Row) -> Record<'_> {
+    fn record(&self, page_row: &PageRow) -> Record<'_> {
+        let row = &page_row.row;
         let id = self.buffer.get(row.id.clone()).unwrap_or_default();
         let deleted = row.entry.action == Action::Deleted;
         let modified = Timestamp::from_micros(row.time);
         Record {
             // Verified to be UTF-8 when it was read.
             id: std::str::from_utf8(id).unwrap_or_default(),
-            payload: if self.has_payloads {
+            payload: if self.has_payloads && page_row.pruned_at.is_none() {
                 self.buffer.get(row.body.clone())
             } else {
                 None
             },
-            last_action: row.entry.action,
-            cursor: Cursor {
-                position: row.position,
-                ..self.feed
-            },
+            last_action: page_row.action,
+            cursor: self.feed.at(row.position),
             first_seen_at: Timestamp::from_micros(row.entry.first_seen),
             last_modified_at: modified,
             deleted_at: deleted.then_some(modified),
+            pruned_at: page_row.pruned_at.map(Timestamp::from_micros),
         }
     }
-}
-
-/// What one consistent look at a feed found for a page.
-struct Snapshot {
-    spans: Vec<Span>,
-    /// Where the scan ended.
-    resume: u64,
-    has_more: bool,
 }
 
 /// Reads a page.
@@ -205,16 +254,44 @@ pub(crate) fn list(engine: &Engine, feed: &Arc<FeedState>, list: &List) -> Resul
             max,
         });
     }
-    let after = list
+    let mut after = list
         .after
         .map(|cursor| check_cursor(feed, cursor))
         .transpose()?;
     engine.make_visible(feed);
-    let snapshot = match &list.ids {
-        Some(ids) => by_ids(engine, feed, list, after, ids)?,
-        None => scan(engine, feed, list, after)?,
+    let mut page = Page::empty(feed, list);
+    let Some(ids) = &list.ids else {
+        let mut scanned = 0;
+        // What a reader need not be told of makes room for what comes after it.
+        loop {
+            let wanted = if list.filter == Actions::ALL {
+                list.limit - page.len()
+            } else {
+                SCAN_MAX - scanned
+            };
+            let snapshot = scan::scan(engine, feed, list, after, wanted)?;
+            scanned += snapshot.records();
+            let (resume, more) = (snapshot.resume, snapshot.has_more);
+            let stopped = load::read(engine, feed, list, snapshot, &mut page)?;
+            if stopped || !more || page.len() == list.limit || scanned >= SCAN_MAX {
+                return Ok(page);
+            }
+            after = Some(resume);
+        }
     };
-    read_page(engine, feed, list, snapshot)
+    let snapshot = scan::by_ids(engine, feed, list, after, ids)?;
+    load::read(engine, feed, list, snapshot, &mut page)?;
+    Ok(page)
+}
+
+/// Records read by id, for `get`: every found one, in the order of `ids`.
+pub(crate) fn get(engine: &Engine, feed: &Arc<FeedState>, ids: &[&str]) -> Result<Page> {
+    engine.make_visible(feed);
+    let list = List::new().byte_budget(0);
+    let mut page = Page::empty(feed, &list);
+    let snapshot = scan::each(engine, feed, ids)?;
+    load::read_all(engine, feed, &list, snapshot, &mut page)?;
+    Ok(page)
 }
 
 /// The position of a cursor that was given for this feed.
@@ -231,292 +308,26 @@ pub(crate) fn check_cursor(feed: &FeedState, cursor: Cursor) -> Result<u64> {
     Ok(cursor.position)
 }
 
-/// Collects the next live records in page order, without reading them.
-fn scan(engine: &Engine, feed: &FeedState, list: &List, after: Option<u64>) -> Result<Snapshot> {
-    let published = feed.published.read();
-    let wanted = if list.filter == Actions::ALL {
-        list.limit
-    } else {
-        SCAN_MAX
-    };
-    let mut spans = Vec::new();
-    let mut left = wanted;
-    let mut resume = None;
-    let mut has_more = false;
-    for frame in frames(&published, list.order, after) {
-        if frame.live_count == 0 || too_old(frame, list) {
-            continue;
-        }
-        let mut indexes: Vec<u32> = match list.order {
-            Order::Ascending => {
-                let from = after.map_or(0, |after| (after + 1).saturating_sub(frame.first));
-                frame.live_from(from as u32).take(left + 1).collect()
-            }
-            Order::Descending => {
-                let to = after.map_or(u64::MAX, |after| after.saturating_sub(frame.first));
-                frame
-                    .live_below(to.min(u64::from(u32::MAX)) as u32)
-                    .take(left + 1)
-                    .collect()
-            }
-        };
-        if indexes.len() > left {
-            indexes.truncate(left);
-            has_more = true;
-        }
-        if let Some(last) = indexes.last() {
-            left -= indexes.len();
-            resume = Some(frame.first + u64::from(*last));
-            indexes.sort_unstable();
-            spans.push(Span::new(&engine.log, frame, indexes)?);
-        }
-        if has_more {
-            break;
-        }
-    }
-    let end = match list.order {
-        Order::Ascending => published.tail.max(after.unwrap_or(0)),
-        Order::Descending => 0,
-    };
-    let resume = if has_more {
-        resume.or(after).unwrap_or(end)
-    } else {
-        end
-    };
-    Ok(Snapshot {
-        spans,
-        resume,
-        has_more,
-    })
-}
-
-/// The visible frames in page order, from the one that holds the first record to look at.
-fn frames<'a>(
-    published: &'a Published,
-    order: Order,
-    after: Option<u64>,
-) -> Box<dyn Iterator<Item = &'a FrameRef> + 'a> {
-    let all = published.directory.frames();
-    let visible = &all[..all.partition_point(|frame| frame.first <= published.tail)];
-    match order {
-        Order::Ascending => {
-            let start = published
-                .directory
-                .frame_after(after.unwrap_or(0))
-                .min(visible.len());
-            Box::new(visible[start..].iter())
-        }
-        Order::Descending => {
-            let after = after.unwrap_or(u64::MAX);
-            let end = visible.partition_point(|frame| frame.first < after);
-            Box::new(visible[..end].iter().rev())
-        }
-    }
-}
-
-fn too_old(frame: &FrameRef, list: &List) -> bool {
-    list.modified_after
-        .is_some_and(|moment| frame.time <= moment.as_micros())
-}
-
-/// Finds records by id and puts them into page order.
-fn by_ids(
-    engine: &Engine,
-    feed: &Arc<FeedState>,
-    list: &List,
-    after: Option<u64>,
-    ids: &[String],
-) -> Result<Snapshot> {
-    let beyond = |position: &u64| match (list.order, after) {
-        (_, None) => true,
-        (Order::Ascending, Some(after)) => *position > after,
-        (Order::Descending, Some(after)) => *position < after,
-    };
-    let (positions, tail) = engine.positions(feed, ids.iter().map(String::as_str))?;
-    let mut positions: Vec<u64> = positions.into_iter().flatten().filter(beyond).collect();
-    positions.sort_unstable();
-    positions.dedup();
-    if list.order == Order::Descending {
-        positions.reverse();
-    }
-    let wanted = if list.filter == Actions::ALL {
-        list.limit
-    } else {
-        SCAN_MAX
-    };
-    let has_more = positions.len() > wanted;
-    positions.truncate(wanted);
-    let end = match list.order {
-        Order::Ascending => tail.max(after.unwrap_or(0)),
-        Order::Descending => 0,
-    };
-    let resume = if has_more {
-        positions.last().copied().unwrap_or(end)
-    } else {
-        end
-    };
-    let published = feed.published.read();
-    let mut spans = Vec::new();
-    for position in positions {
-        if let Some(frame) = published.directory.find(position)
-            && !too_old(frame, list)
-        {
-            spans.push(Span::new(
-                &engine.log,
-                frame,
-                vec![(position - frame.first) as u32],
-            )?);
-        }
-    }
-    Ok(Snapshot {
-        spans,
-        resume,
-        has_more,
-    })
-}
-
-/// Reads what a snapshot found, applies filter, limit and budget, and says where it stopped.
-fn read_page(
-    engine: &Engine,
-    feed: &Arc<FeedState>,
-    list: &List,
-    snapshot: Snapshot,
-) -> Result<Page> {
-    let mut page = Page {
-        buffer: Vec::new(),
-        rows: Vec::with_capacity(list.limit.min(1024)),
-        has_payloads: !list.metadata_only,
-        feed: feed.cursor(0),
-        resume: feed.cursor(snapshot.resume),
-        has_more: snapshot.has_more,
-    };
-    let mut bytes = 0usize;
-    let mut located = Vec::new();
-    for span in &snapshot.spans {
-        located.clear();
-        span.locate(&mut located)?;
-        if list.order == Order::Descending {
-            located.reverse();
-        }
-        let mut stop = None;
-        let mut chosen: Vec<Located> = Vec::with_capacity(located.len());
-        for record in located
-            .iter()
-            .filter(|r| list.filter.contains(r.entry.action))
-        {
-            let len = if list.metadata_only {
-                0
-            } else {
-                payload_len(engine, feed, record)?
-            };
-            let count = page.rows.len() + chosen.len();
-            let over = list.byte_budget != 0 && count > 0 && bytes + len > list.byte_budget;
-            if count == list.limit || over {
-                stop = Some(record.position);
-                break;
-            }
-            bytes += len;
-            chosen.push(*record);
-        }
-        load(engine, feed, span, &mut chosen, list, &mut page)?;
-        if let Some(position) = stop {
-            // Everything before the record it stopped at was scanned.
-            page.resume = feed.cursor(match list.order {
-                Order::Ascending => position - 1,
-                Order::Descending => position + 1,
-            });
-            page.has_more = true;
-            break;
-        }
-    }
-    Ok(page)
-}
-
-/// Loads chosen records of one span into the page, in page order.
-fn load(
-    engine: &Engine,
-    feed: &Arc<FeedState>,
-    span: &Span,
-    chosen: &mut [Located],
-    list: &List,
-    page: &mut Page,
-) -> Result<()> {
-    chosen.sort_unstable_by_key(|record| record.position);
-    let start = page.rows.len();
-    span.load(
-        chosen,
-        !list.metadata_only,
-        &mut page.buffer,
-        &mut page.rows,
-    )?;
-    if !list.metadata_only {
-        for row in &mut page.rows[start..] {
-            if row.entry.payload_at_previous {
-                let holder = engine.payload_holder(feed, row.entry.previous)?;
-                row.body = holder.append_payload(&mut page.buffer)?;
-            }
-        }
-    }
-    if list.order == Order::Descending {
-        page.rows[start..].reverse();
+/// Refuses a cursor whose reader may have missed a deletion that was purged.
+pub(crate) fn check_not_expired(published: &Published, cursor: Cursor) -> Result<()> {
+    let marks = &published.marks;
+    if cursor.purges < marks.purges && cursor.position < marks.purged_through {
+        return Err(Error::CursorExpired);
     }
     Ok(())
 }
 
-fn payload_len(engine: &Engine, feed: &Arc<FeedState>, record: &Located) -> Result<usize> {
-    let len = if record.entry.payload_at_previous {
-        engine
-            .payload_holder(feed, record.entry.previous)?
-            .located
-            .body_len()
-    } else {
-        record.body_len()
+/// How many records a reader at `position` has yet to see.
+pub(crate) fn count_after(published: &Published, position: u64) -> u64 {
+    let frames = published.directory.frames();
+    let first = published.directory.frame_after(position);
+    let frames = frames[first..].iter();
+    let visible = frames.take_while(|frame| frame.first <= published.tail);
+    let after = |frame: &FrameRef| {
+        if frame.first > position {
+            return u64::from(frame.live_count);
+        }
+        frame.live_from((position + 1 - frame.first) as u32).count() as u64
     };
-    Ok(len as usize)
-}
-
-/// The version that holds the payload of a deleted record.
-pub(crate) struct PayloadHolder {
-    pub(crate) span: Span,
-    pub(crate) located: Located,
-}
-
-impl PayloadHolder {
-    /// Appends the payload to a buffer and says where it is.
-    pub(crate) fn append_payload(&self, buffer: &mut Vec<u8>) -> Result<std::ops::Range<usize>> {
-        let mut rows = Vec::new();
-        self.span.load(&[self.located], true, buffer, &mut rows)?;
-        Ok(rows.first().map_or(0..0, |row| row.body.clone()))
-    }
-}
-
-/// Records read by id, for `get`: every found one, in the order of their positions in `ids`.
-pub(crate) fn get(engine: &Engine, feed: &Arc<FeedState>, ids: &[&str]) -> Result<Page> {
-    engine.make_visible(feed);
-    let (positions, tail) = engine.positions(feed, ids.iter().copied())?;
-    let spans = {
-        let published = feed.published.read();
-        let found = positions.into_iter().flatten();
-        let frames = found.filter_map(|at| Some((at, published.directory.find(at)?)));
-        let span = |(at, frame): (u64, &FrameRef)| {
-            Span::new(&engine.log, frame, vec![(at - frame.first) as u32])
-        };
-        frames.map(span).collect::<Result<Vec<_>>>()?
-    };
-    let mut page = Page {
-        buffer: Vec::new(),
-        rows: Vec::with_capacity(spans.len()),
-        has_payloads: true,
-        feed: feed.cursor(0),
-        resume: feed.cursor(tail),
-        has_more: false,
-    };
-    let list = List::new();
-    let mut located = Vec::new();
-    for span in spans {
-        located.clear();
-        span.locate(&mut located)?;
-        load(engine, feed, &span, &mut located, &list, &mut page)?;
-    }
-    Ok(page)
+    visible.map(after).sum()
 }

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::feed::directory::FrameRef;
+use crate::feed::lives::Lives;
 use crate::log::commit::Log;
 use crate::log::format::{ENTRY_LEN, Entry, entry_table};
 use crate::log::segment::Segment;
+use crate::record::Action;
 
 /// Wanted records of a frame that lie at most this far apart share one read of entries.
 const ENTRY_GAP_MAX: u32 = 32;
@@ -40,9 +42,15 @@ pub(crate) struct Located {
     id_start: u32,
     body_start: u32,
     entry_at: u64,
+    /// Whether the payload is gone, so that it is not read.
+    pub(crate) pruned: bool,
 }
 
 impl Located {
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.entry.action == Action::Deleted
+    }
+
     pub(crate) fn body_len(&self) -> u32 {
         self.entry.body_end - self.body_start
     }
@@ -55,6 +63,8 @@ pub(crate) struct Row {
     pub(crate) time: u64,
     pub(crate) entry: Entry,
     pub(crate) id: Range<usize>,
+    /// The record's earlier [lives](crate::feed::lives), encoded.
+    pub(crate) lives: Range<usize>,
     pub(crate) body: Range<usize>,
 }
 
@@ -140,6 +150,7 @@ impl Span {
             id_start,
             body_start,
             entry_at: self.entry_at(index),
+            pruned: entry.pruned,
         })
     }
 
@@ -177,17 +188,24 @@ impl Span {
             let start = ids_start + (record.id_start - first.id_start) as usize;
             let id = start..ids_start + (record.entry.id_end - first.id_start) as usize;
             let text = &buffer[id.clone()];
-            let intact = Entry::is_intact(&record.raw, record.position, text)
-                && std::str::from_utf8(text).is_ok();
-            if !intact {
+            let id_len = match record.entry.reborn {
+                true => Lives::id_len(text),
+                false => Some(text.len()),
+            };
+            let id_len = id_len.filter(|len| std::str::from_utf8(&text[..*len]).is_ok());
+            let intact = Entry::is_intact(&record.raw, record.position, text);
+            let Some(id_len) = id_len.filter(|_| intact) else {
                 let path = &self.segment.path;
                 return Err(Error::corrupt(path, record.entry_at, "record entry or id"));
-            }
+            };
+            let behind = Lives::behind(&record.entry, text).len();
+            let lives = id.start + id_len..id.start + id_len + behind;
             rows.push(Row {
                 position: record.position,
                 time: record.time,
                 entry: record.entry,
-                id,
+                id: id.start..id.start + id_len,
+                lives,
                 body: 0..0,
             });
         }
@@ -217,6 +235,9 @@ impl Span {
             self.segment
                 .read(&mut buffer[start..], self.bodies_at + u64::from(from))?;
             for (record, row) in run.iter().zip(&mut rows[at..end]) {
+                if record.pruned {
+                    continue;
+                }
                 row.body = start + (record.body_start - from) as usize
                     ..start + (record.entry.body_end - from) as usize;
                 if Entry::sum_of(&buffer[row.body.clone()]) != record.entry.body_sum {

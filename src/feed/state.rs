@@ -6,22 +6,23 @@
 //!
 //! Locks are taken in this order, and feeds in the order of their ids.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::catalog::{FeedChanges, FeedRow};
-use crate::cursor::{Cursor, FeedId};
+use crate::cursor::{Cursor, FeedId, StreamId};
 use crate::feed::FeedKey;
 use crate::feed::directory::Directory;
+use crate::feed::marks::{Mark, Marks};
 use crate::hash::Fingerprint;
 use crate::index::{Index, IndexEntry};
 use crate::log::Lsn;
 use crate::log::commit::{POSITION_JUMP, Ticket};
-use crate::log::format::FrameHeader;
+use crate::log::format::{Author, FrameHeader, SyncId};
 use crate::options::FeedOptions;
 use crate::publish::Place;
 
@@ -38,8 +39,14 @@ pub(crate) struct FeedState {
     /// When the index was last used, in uses of any index; for eviction.
     pub(crate) last_use: AtomicU64,
     pub(crate) index_memory: AtomicUsize,
-    bell: (Mutex<()>, Condvar),
+    bell: Bell,
     closed: AtomicBool,
+    /// Set when another epoch has taken this one's place.
+    superseded: AtomicBool,
+    /// Whether no reader sees this epoch yet: it is being filled to replace the current one.
+    staged: AtomicBool,
+    /// The published count of purges; see [`Cursor`].
+    purges: AtomicU32,
 }
 
 /// What the next writer starts from: the published state plus everything in the commit queue.
@@ -53,10 +60,16 @@ pub(crate) struct Writer {
     /// Whether the log has the feed's registration.
     pub(crate) registered: bool,
     pub(crate) options: FeedOptions,
+    /// The open deletion windows, with the position each began at.
+    pub(crate) windows: BTreeMap<SyncId, u64>,
+    /// Records at or before this position have no payload.
+    pub(crate) pruned_through: u64,
     /// The generation of the log that the newest commit was written in.
     pub(crate) generation: u32,
     /// [`crate::log::commit::Log::aborts`] when the feed was last settled.
     pub(crate) aborts: u64,
+    /// The newest commit of the feed, in the queue or past it.
+    pub(crate) newest: Option<Arc<Ticket>>,
 }
 
 /// The index, while it is in memory, and what is not published yet.
@@ -71,6 +84,10 @@ pub(crate) struct Resident {
 /// What a queued commit replaced in the index: readers go on seeing this until it is published.
 pub(crate) struct Pending {
     pub(crate) ticket: Arc<Ticket>,
+    /// Position and time of the commit's first change, and who made it.
+    pub(crate) first: u64,
+    pub(crate) time: u64,
+    pub(crate) author: Author,
     pub(crate) before: Vec<(Fingerprint, Option<IndexEntry>)>,
 }
 
@@ -86,6 +103,9 @@ pub(crate) struct Published {
     pub(crate) generation: u32,
     pub(crate) live: u64,
     pub(crate) live_bytes: u64,
+    pub(crate) marks: Marks,
+    /// Whether the catalog lacks the newest marks.
+    pub(crate) marks_dirty: bool,
 }
 
 impl FeedState {
@@ -103,8 +123,11 @@ impl FeedState {
             live_bytes: published.live_bytes,
             registered: options.is_some(),
             options: options.unwrap_or_default(),
+            windows: published.marks.window_starts(),
+            pruned_through: published.marks.prunes.through(),
             generation: published.generation,
             aborts: 0,
+            newest: None,
         };
         Self {
             id,
@@ -112,12 +135,22 @@ impl FeedState {
             epoch,
             writer: Mutex::new(writer),
             index: RwLock::default(),
+            purges: AtomicU32::new(published.marks.purges),
             written: AtomicU64::new(published.lsn.0),
             published: RwLock::new(published),
             last_use: AtomicU64::new(0),
             index_memory: AtomicUsize::new(0),
-            bell: (Mutex::new(()), Condvar::new()),
+            bell: Bell::default(),
             closed: AtomicBool::new(false),
+            superseded: AtomicBool::new(false),
+            staged: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn stream(&self) -> StreamId {
+        StreamId {
+            feed: self.id,
+            epoch: self.epoch,
         }
     }
 
@@ -126,7 +159,33 @@ impl FeedState {
             feed: self.id,
             epoch: self.epoch,
             position,
+            purges: self.purges.load(Ordering::Acquire),
+            base: position,
         }
+    }
+
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.superseded.load(Ordering::Acquire)
+    }
+
+    /// Notes that another epoch has taken this one's place, and sends everybody who waits here to
+    /// look again.
+    pub(crate) fn supersede(&self) {
+        self.superseded.store(true, Ordering::Release);
+        self.announce();
+    }
+
+    pub(crate) fn is_staged(&self) -> bool {
+        self.staged.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_staged(&self, staged: bool) {
+        self.staged.store(staged, Ordering::Release);
+    }
+
+    /// Takes over the published count of purges.
+    pub(crate) fn note_purges(&self, published: &Published) {
+        self.purges.store(published.marks.purges, Ordering::Release);
     }
 
     /// Whether a commit of this feed was acknowledged that readers do not see yet. Only in relaxed
@@ -141,8 +200,16 @@ impl FeedState {
 
     /// Wakes everybody who waits for a change.
     pub(crate) fn announce(&self) {
-        let _guard = self.bell.0.lock();
-        self.bell.1.notify_all();
+        self.bell.ring();
+    }
+
+    /// Has a task woken at the next change, or when waiting has no sense any more.
+    #[cfg(feature = "async")]
+    pub(crate) fn wake_at_change(&self, waker: &std::task::Waker) {
+        let mut tasks = self.bell.tasks.lock();
+        if !tasks.iter().any(|task| task.will_wake(waker)) {
+            tasks.push(waker.clone());
+        }
     }
 
     /// Sends everybody who waits for a change away.
@@ -151,25 +218,32 @@ impl FeedState {
         self.announce();
     }
 
-    /// Waits until something newer than `position` is visible; false when `timeout` passed first, or
-    /// the store was closed.
-    pub(crate) fn wait_past(&self, position: u64, timeout: Duration) -> bool {
-        // No deadline at all when the time-out is too long to be represented.
-        let deadline = Instant::now().checked_add(timeout);
-        let mut guard = self.bell.0.lock();
-        while self.published.read().tail <= position {
-            if self.closed.load(Ordering::Acquire) {
+    /// Whether something newer than `position` is visible.
+    pub(crate) fn is_past(&self, position: u64) -> bool {
+        self.published.read().tail > position
+    }
+
+    /// Waits until something newer than `position` is visible; false when `deadline` came first,
+    /// the store was closed, or another epoch took this one's place.
+    pub(crate) fn wait_past(&self, position: u64, deadline: Option<Instant>) -> bool {
+        let mut guard = self.bell.lock.lock();
+        while !self.is_past(position) {
+            if self.closed.load(Ordering::Acquire) || self.is_superseded() {
                 return false;
             }
             let timed_out = match deadline {
-                Some(deadline) => self.bell.1.wait_until(&mut guard, deadline).timed_out(),
+                Some(deadline) => self
+                    .bell
+                    .condition
+                    .wait_until(&mut guard, deadline)
+                    .timed_out(),
                 None => {
-                    self.bell.1.wait(&mut guard);
+                    self.bell.condition.wait(&mut guard);
                     false
                 }
             };
             if timed_out {
-                return self.published.read().tail > position;
+                return self.is_past(position);
             }
         }
         true
@@ -179,7 +253,7 @@ impl FeedState {
     pub(crate) fn restore_frame(&self, header: &FrameHeader, place: Place, superseded: &[u64]) {
         let mut published = self.published.write();
         published.directory.push(header, place);
-        published.directory.retire(superseded);
+        published.retire(superseded);
         published.tail = header.first + u64::from(header.count) - 1;
         published.time = header.time;
         published.lsn = header.lsn;
@@ -195,19 +269,34 @@ impl FeedState {
         writer.generation = header.generation;
     }
 
+    /// Applies a frame of marks that was found in the log when the store was opened.
+    pub(crate) fn restore_marks(&self, header: &FrameHeader, marks: &[Mark]) {
+        let mut published = self.published.write();
+        published.apply(marks);
+        published.lsn = header.lsn;
+        published.live = header.live;
+        published.live_bytes = header.live_bytes;
+        self.note_purges(&published);
+        let mut writer = self.writer.lock();
+        writer.live = header.live;
+        writer.live_bytes = header.live_bytes;
+        writer.take_marks(&published.marks);
+    }
+
     /// What the catalog lacks of this feed; everything when `whole`.
     pub(crate) fn changes(&self, whole: bool) -> Option<FeedChanges> {
         let mut published = self.published.write();
-        if published.tail == 0 {
-            return None;
-        }
         let lsn = published.lsn;
         let chunks = published.directory.take_dirty(lsn, whole);
-        if chunks.is_empty() {
+        let some = published.marks != Marks::default();
+        let marks = (published.marks_dirty || whole && some).then(|| published.marks.encode());
+        published.marks_dirty = false;
+        if chunks.is_empty() && marks.is_none() {
             return None;
         }
         let row = FeedRow {
             feed: self.id.0,
+            epoch: self.epoch,
             tail: published.tail,
             time: published.time,
             lsn: lsn.0,
@@ -217,8 +306,9 @@ impl FeedState {
             // The catalog knows these.
             chunks: 0,
             chunks_sum: 0,
+            marks: false,
         };
-        Some(FeedChanges { row, chunks })
+        Some(FeedChanges { row, chunks, marks })
     }
 
     /// Forgets what published commits replaced in the index, when nobody is using it right now.
@@ -267,16 +357,73 @@ impl Writer {
             self.live = published.live;
             self.live_bytes = published.live_bytes;
             self.generation = published.generation;
+            self.take_marks(&published.marks);
             self.registered = registered();
         }
         self.aborts = aborts;
         resident.forget_published();
     }
 
+    pub(crate) fn take_marks(&mut self, marks: &Marks) {
+        self.windows = marks.window_starts();
+        self.pruned_through = marks.prunes.through();
+    }
+
+    /// Takes over a mark that is in the queue now.
+    pub(crate) fn note(&mut self, mark: &Mark) {
+        match mark {
+            Mark::WindowOpened { sync, start, .. } => {
+                self.windows.insert(*sync, *start);
+            }
+            Mark::WindowClosed { sync } => {
+                self.windows.remove(sync);
+            }
+            Mark::Pruned { through, .. } => self.pruned_through = *through,
+            _ => {}
+        }
+    }
+
     /// The next position to give out. With every unclean end of the store since the feed's newest
     /// commit it jumps past all positions that may have been shown and lost.
     pub(crate) fn next_position(&self, generation: u32) -> u64 {
         self.next + u64::from(generation.saturating_sub(self.generation)) * POSITION_JUMP
+    }
+}
+
+impl Published {
+    /// Applies marks that are on stable storage.
+    pub(crate) fn apply(&mut self, marks: &[Mark]) {
+        for mark in marks {
+            self.marks.apply(mark, &mut self.directory);
+        }
+        self.marks_dirty |= !marks.is_empty();
+    }
+
+    /// Retires versions that newer ones took the place of.
+    pub(crate) fn retire(&mut self, superseded: &[u64]) {
+        self.directory.retire(superseded);
+        self.marks_dirty |= self.marks.forget(superseded);
+    }
+}
+
+/// What wakes those who wait for a change: threads, and tasks.
+#[derive(Default)]
+struct Bell {
+    lock: Mutex<()>,
+    condition: Condvar,
+    #[cfg(feature = "async")]
+    tasks: Mutex<Vec<std::task::Waker>>,
+}
+
+impl Bell {
+    fn ring(&self) {
+        let guard = self.lock.lock();
+        self.condition.notify_all();
+        drop(guard);
+        #[cfg(feature = "async")]
+        for task in std::mem::take(&mut *self.tasks.lock()) {
+            task.wake();
+        }
     }
 }
 

@@ -34,6 +34,8 @@ const _: () = assert!(size_of::<IndexEntry>() == 44);
 
 const FLAG_DELETED: u16 = 1;
 const FLAG_JSON: u16 = 2;
+const FLAG_PRUNED: u16 = 4;
+const FLAG_REBORN: u16 = 8;
 
 impl IndexEntry {
     /// The index's view of a log entry at `position` whose payload has `body_len` bytes.
@@ -44,6 +46,12 @@ impl IndexEntry {
         }
         if entry.json {
             flags |= FLAG_JSON;
+        }
+        if entry.pruned {
+            flags |= FLAG_PRUNED;
+        }
+        if entry.reborn {
+            flags |= FLAG_REBORN;
         }
         Self {
             key: entry.key,
@@ -71,6 +79,25 @@ impl IndexEntry {
 
     pub(crate) fn is_json(&self) -> bool {
         self.flags & FLAG_JSON != 0
+    }
+
+    /// Whether the payload is gone; `through` is up to where payloads were pruned.
+    pub(crate) fn is_pruned(&self, through: u64) -> bool {
+        self.flags & FLAG_PRUNED != 0 || self.position() <= through
+    }
+
+    /// Whether the record has earlier lives.
+    pub(crate) fn is_reborn(&self) -> bool {
+        self.flags & FLAG_REBORN != 0
+    }
+
+    /// The bytes of payload that count for the feed's size.
+    pub(crate) fn counted_len(&self, pruned_through: u64) -> u64 {
+        if self.is_deleted() || self.is_pruned(pruned_through) {
+            0
+        } else {
+            u64::from(self.body_len)
+        }
     }
 }
 
@@ -113,6 +140,11 @@ impl Index {
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.base.len() + self.delta.len()
+    }
+
+    /// All entries, in no order.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &IndexEntry> {
+        self.base.iter().chain(&self.delta)
     }
 
     /// Memory held, in bytes.
@@ -339,6 +371,8 @@ mod tests {
             action: Action::Added,
             json: false,
             payload_at_previous: false,
+            pruned: false,
+            reborn: false,
             id_end: 0,
             body_end: 0,
             body_sum: 0,

@@ -15,7 +15,7 @@ const SEGMENT_MAGIC: [u8; 8] = *b"HWSEGMNT";
 pub(crate) const FRAME_MAGIC: [u8; 4] = *b"HWFR";
 
 pub(crate) const SEGMENT_HEADER_LEN: usize = 128;
-pub(crate) const FRAME_HEADER_LEN: usize = 104;
+pub(crate) const FRAME_HEADER_LEN: usize = 120;
 pub(crate) const ENTRY_LEN: usize = 56;
 /// Frames start at multiples of this.
 pub(crate) const FRAME_ALIGN: usize = 8;
@@ -119,10 +119,25 @@ impl SegmentHeader {
 pub(crate) enum FrameKind {
     /// Changed records of one feed: entries, ids, payloads.
     Records,
-    /// Changes of the store's small state: feed registrations, checkpoints, metadata.
+    /// Changes of the store's small state: feed registrations, checkpoints, metadata, runs.
     State,
+    /// What happened to records of one feed without changing them: seen in a deletion window,
+    /// pruned, purged.
+    Marks,
     /// The store was closed with everything before this frame on stable storage.
     Close,
+}
+
+/// Names a sync inside a store: a keyed hash of connection, name and variant. 0 is no sync.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Debug)]
+pub(crate) struct SyncId(pub(crate) u64);
+
+/// Who made a commit.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Author {
+    /// 0 outside of runs.
+    pub(crate) run: u64,
+    pub(crate) sync: SyncId,
 }
 
 /// The fixed part of a frame.
@@ -140,14 +155,16 @@ pub(crate) struct FrameHeader {
     pub(crate) first: u64,
     /// Commit time in microseconds.
     pub(crate) time: u64,
-    /// Number of records, or of state operations.
+    /// Number of records, of state operations or of marks.
     pub(crate) count: u32,
     pub(crate) ids_len: u32,
     pub(crate) bodies_len: u32,
     /// Live records of the feed after this frame, and the bytes of their payloads.
     pub(crate) live: u64,
     pub(crate) live_bytes: u64,
-    /// Checksum of the entries, or of the state operations.
+    /// The run that made the changes; 0 for writes outside of runs.
+    pub(crate) author: Author,
+    /// Checksum of the entries, the state operations or the marks.
     pub(crate) content_sum: u32,
     /// How often the store was opened after an unclean end before this was written. A feed jumps
     /// over positions when it changes, because cursors handed out before may have been lost.
@@ -175,6 +192,7 @@ impl FrameHeader {
             bodies_len: 0,
             live: 0,
             live_bytes: 0,
+            author: Author::default(),
             content_sum: 0,
             generation: 0,
             nonce: 0,
@@ -189,6 +207,7 @@ impl FrameHeader {
             FrameKind::Records => 1,
             FrameKind::State => 2,
             FrameKind::Close => 3,
+            FrameKind::Marks => 4,
         };
         let mut bytes = [0; FRAME_HEADER_LEN];
         bytes[..4].copy_from_slice(&FRAME_MAGIC);
@@ -209,6 +228,8 @@ impl FrameHeader {
         bytes[88..92].copy_from_slice(&self.content_sum.to_le_bytes());
         bytes[92..96].copy_from_slice(&self.chain.to_le_bytes());
         bytes[96..100].copy_from_slice(&self.generation.to_le_bytes());
+        bytes[100..108].copy_from_slice(&self.author.run.to_le_bytes());
+        bytes[108..116].copy_from_slice(&self.author.sync.0.to_le_bytes());
         let sum = checksum(offset, &[&bytes[..FRAME_HEADER_LEN - 4]]);
         bytes[FRAME_HEADER_LEN - 4..].copy_from_slice(&sum.to_le_bytes());
         bytes
@@ -226,6 +247,7 @@ impl FrameHeader {
             1 => FrameKind::Records,
             2 => FrameKind::State,
             3 => FrameKind::Close,
+            4 => FrameKind::Marks,
             _ => return None,
         };
         let continues = fields.u8()? != 0;
@@ -249,6 +271,8 @@ impl FrameHeader {
         header.content_sum = fields.u32()?;
         header.chain = fields.u32()?;
         header.generation = fields.u32()?;
+        header.author.run = fields.u64()?;
+        header.author.sync = SyncId(fields.u64()?);
         let plausible = header.first.saturating_add(header.count.into()) <= POSITION_MAX + 1
             && (kind != FrameKind::Records || (header.count > 0 && header.first > 0));
         let intact = magic == FRAME_MAGIC
@@ -262,7 +286,7 @@ impl FrameHeader {
     pub(crate) fn entries_len(&self) -> u64 {
         match self.kind {
             FrameKind::Records => u64::from(self.count) * ENTRY_LEN as u64,
-            FrameKind::State | FrameKind::Close => 0,
+            FrameKind::State | FrameKind::Marks | FrameKind::Close => 0,
         }
     }
 
@@ -287,7 +311,12 @@ pub(crate) struct Entry {
     pub(crate) json: bool,
     /// Whether the payload is the one of the version at `previous`: a deletion copies nothing.
     pub(crate) payload_at_previous: bool,
-    /// Where the record's id ends among the frame's ids, and its payload among the payloads.
+    /// Whether the payload was pruned before this version: only deletions carry that on.
+    pub(crate) pruned: bool,
+    /// Whether the record was deleted and added again: behind its id stand its earlier
+    /// [lives](crate::feed::lives).
+    pub(crate) reborn: bool,
+    /// Where the record's id, and what stands behind it, ends among the frame's ids, and its payload among the payloads.
     pub(crate) id_end: u32,
     pub(crate) body_end: u32,
     pub(crate) body_sum: u32,
@@ -295,6 +324,8 @@ pub(crate) struct Entry {
 
 const FLAG_JSON: u8 = 4;
 const FLAG_PAYLOAD_AT_PREVIOUS: u8 = 8;
+const FLAG_PRUNED: u8 = 16;
+const FLAG_REBORN: u8 = 32;
 
 impl Entry {
     /// The entry's bytes for the record at `position`; its checksum covers the id too.
@@ -305,6 +336,12 @@ impl Entry {
         }
         if self.payload_at_previous {
             flags |= FLAG_PAYLOAD_AT_PREVIOUS;
+        }
+        if self.pruned {
+            flags |= FLAG_PRUNED;
+        }
+        if self.reborn {
+            flags |= FLAG_REBORN;
         }
         let mut bytes = [0; ENTRY_LEN];
         bytes[..12].copy_from_slice(&self.key.to_bytes());
@@ -344,6 +381,8 @@ impl Entry {
             action,
             json: flags & FLAG_JSON != 0,
             payload_at_previous: flags & FLAG_PAYLOAD_AT_PREVIOUS != 0,
+            pruned: flags & FLAG_PRUNED != 0,
+            reborn: flags & FLAG_REBORN != 0,
             id_end: fields.u32()?,
             body_end: fields.u32()?,
             body_sum: fields.u32()?,

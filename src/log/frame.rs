@@ -4,8 +4,10 @@ use crate::checksum::checksum;
 use parking_lot::Mutex;
 
 use crate::cursor::FeedId;
+use crate::feed::marks::Mark;
+use crate::feed::state::FeedState;
 use crate::log::format::{
-    ENTRY_LEN, Entry, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, FrameKind, entry_table,
+    Author, ENTRY_LEN, Entry, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, FrameKind, entry_table,
 };
 
 /// A frame takes no further record once its payloads have this many bytes.
@@ -61,6 +63,7 @@ impl Frame {
     pub(crate) fn records(
         feed: FeedId,
         epoch: u32,
+        author: Author,
         first: u64,
         time: u64,
         content: FrameBuffers,
@@ -68,6 +71,7 @@ impl Frame {
         let mut header = FrameHeader::new(FrameKind::Records);
         header.feed = feed;
         header.epoch = epoch;
+        header.author = author;
         header.first = first;
         header.time = time;
         Self { header, content }
@@ -79,6 +83,20 @@ impl Frame {
         header.count = count;
         let content = FrameBuffers {
             bodies: operations,
+            ..FrameBuffers::default()
+        };
+        Self { header, content }
+    }
+
+    /// A frame of marks of one feed.
+    pub(crate) fn marks(feed: &FeedState, author: Author, marks: &[Mark]) -> Self {
+        let mut header = FrameHeader::new(FrameKind::Marks);
+        header.feed = feed.id;
+        header.epoch = feed.epoch;
+        header.author = author;
+        header.count = marks.len() as u32;
+        let content = FrameBuffers {
+            bodies: Mark::encode_all(marks),
             ..FrameBuffers::default()
         };
         Self { header, content }
@@ -114,34 +132,38 @@ impl Frame {
         self.content.entries.len() / ENTRY_LEN
     }
 
-    /// Appends a record; `entry`'s end offsets and payload checksum are filled in here.
-    pub(crate) fn push(&mut self, mut entry: Entry, id: &[u8], body: &[u8]) {
+    /// Appends a record; `entry`'s end offsets and payload checksum are filled in here. `lives` is
+    /// what stands behind the id of a reborn record.
+    pub(crate) fn push(&mut self, mut entry: Entry, id: &[u8], lives: &[u8], body: &[u8]) {
         let position = self.header.first + self.count() as u64;
+        let start = self.content.ids.len();
         self.content.ids.extend_from_slice(id);
+        self.content.ids.extend_from_slice(lives);
         self.content.bodies.extend_from_slice(body);
         // Lossless: `is_full` keeps the bodies below 4 MiB plus one payload, ids below 16 MiB.
         entry.id_end = self.content.ids.len() as u32;
         entry.body_end = self.content.bodies.len() as u32;
         entry.body_sum = Entry::sum_of(body);
-        self.content
-            .entries
-            .extend_from_slice(&entry.encode(position, id));
+        let encoded = entry.encode(position, &self.content.ids[start..]);
+        self.content.entries.extend_from_slice(&encoded);
     }
 
-    /// The payload at `position`, while the frame has not left this process's memory.
-    pub(crate) fn body_at(&self, position: u64) -> Option<(Entry, &[u8])> {
+    /// The entry, what is in the id's place and the payload at `position`, while the frame has not
+    /// left this process's memory.
+    pub(crate) fn record_at(&self, position: u64) -> Option<(Entry, &[u8], &[u8])> {
         let index = usize::try_from(position.checked_sub(self.header.first)?).ok()?;
         let table = entry_table(&self.content.entries);
         let entry = Entry::decode(table.get(index)?)?;
-        let start = match index.checked_sub(1).and_then(|before| table.get(before)) {
-            Some(before) => Entry::decode(before)?.body_end,
-            None => 0,
+        let (id_start, body_start) = match index.checked_sub(1).and_then(|at| table.get(at)) {
+            Some(before) => Entry::decode(before).map(|before| (before.id_end, before.body_end))?,
+            None => (0, 0),
         };
+        let id = id_start as usize..entry.id_end as usize;
+        let body = body_start as usize..entry.body_end as usize;
         Some((
             entry,
-            self.content
-                .bodies
-                .get(start as usize..entry.body_end as usize)?,
+            self.content.ids.get(id)?,
+            self.content.bodies.get(body)?,
         ))
     }
 

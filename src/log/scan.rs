@@ -123,7 +123,7 @@ impl Scanned {
         Ok(bytes)
     }
 
-    /// The verified entries of a frame of records, or operations of a frame of state.
+    /// The verified entries of a frame of records, or the operations or marks of another.
     pub(crate) fn checked_content(&self) -> Result<Vec<u8>> {
         let len = checked_len(&self.header);
         let mut bytes = vec![0; len as usize];
@@ -144,7 +144,7 @@ impl Scanned {
 fn checked_len(header: &FrameHeader) -> u64 {
     match header.kind {
         FrameKind::Records => header.entries_len(),
-        FrameKind::State | FrameKind::Close => u64::from(header.bodies_len),
+        FrameKind::State | FrameKind::Marks | FrameKind::Close => u64::from(header.bodies_len),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::engine::Handle;
 use crate::error::{Error, Result};
 use crate::feed::Feed;
 use crate::record::Applied;
+use crate::runs::RunScope;
 use crate::state::StateKey;
 use crate::write::inputs::{self, Input, JsonText};
 use crate::write::{StateWrite, Verb, Write, execute};
@@ -41,6 +42,7 @@ use std::sync::Arc;
 pub struct WriteBatch {
     engine: Arc<Handle>,
     connection: String,
+    run: Option<Arc<RunScope>>,
     writes: Vec<(Feed, Verb, Records)>,
     checkpoints: Vec<(StateKey, Option<Vec<u8>>, Expected)>,
 }
@@ -57,15 +59,25 @@ impl WriteBatch {
         Self {
             engine,
             connection,
+            run: None,
             writes: Vec::new(),
             checkpoints: Vec::new(),
+        }
+    }
+
+    pub(crate) fn of_run(engine: Arc<Handle>, run: Arc<RunScope>) -> Self {
+        let batch = Self::new(engine, &run.key.connection);
+        Self {
+            run: Some(run),
+            ..batch
         }
     }
 
     /// Adds a [`Feed::batch_save`].
     ///
     /// # Errors
-    /// [`Error::MixedBatch`] for a feed of another connection or store, or an invalid record.
+    /// [`Error::MixedBatch`] for a feed of another connection, store or run; those of an invalid
+    /// record.
     pub fn save<T: Serialize>(&mut self, feed: &Feed, records: &[T]) -> Result<()> {
         self.add(feed, Verb::SaveJson, Records::Json(self.json(records)?))
     }
@@ -117,6 +129,20 @@ impl WriteBatch {
         Ok(())
     }
 
+    /// Saves the checkpoint of the run that the batch belongs to: after any crash, it and the
+    /// batch's records agree.
+    ///
+    /// # Errors
+    /// As for [`WriteBatch::checkpoint`]; [`Error::MixedBatch`] for a batch that was not made by
+    /// [`Run::batch`](crate::Run::batch).
+    pub fn run_checkpoint<T: Serialize>(&mut self, value: &T, expected: Expected) -> Result<()> {
+        let run = self.run.as_ref().ok_or(Error::MixedBatch)?;
+        let key = run.key.checkpoint_key();
+        let json = documents::checkpoint_json(value)?;
+        self.checkpoints.push((key, Some(json), expected));
+        Ok(())
+    }
+
     /// Clears a checkpoint of the batch's connection; clearing an absent one succeeds.
     ///
     /// # Errors
@@ -158,9 +184,10 @@ impl WriteBatch {
             .iter()
             .zip(&inputs)
             .map(|((feed, verb, _), inputs)| Write {
-                feed: feed.state.clone(),
+                feed: feed.slot.clone(),
                 verb: *verb,
                 inputs,
+                merging: feed.merging,
             })
             .collect();
         let changes: Vec<_> = self
@@ -173,7 +200,7 @@ impl WriteBatch {
             .zip(&changes)
             .map(|(key, change)| StateWrite { key, change })
             .collect();
-        execute(&self.engine, &writes, &states)
+        execute(&self.engine, self.run.as_deref(), &writes, &states)
     }
 
     fn json<T: Serialize>(&self, records: &[T]) -> Result<JsonText> {
@@ -184,7 +211,12 @@ impl WriteBatch {
 
     fn add(&mut self, feed: &Feed, verb: Verb, records: Records) -> Result<()> {
         let same_store = Arc::ptr_eq(&feed.engine, &self.engine);
-        if !same_store || feed.key().connection != self.connection {
+        let same_run = match (&feed.run, &self.run) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same_store || !same_run || feed.key().connection != self.connection {
             return Err(Error::MixedBatch);
         }
         self.writes.push((feed.clone(), verb, records));

@@ -6,22 +6,23 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as TableEntry;
-use parking_lot::MutexGuard;
 
+use crate::cursor::Cursor;
 use crate::engine::Engine;
 use crate::error::{Error, RecordError, Result};
-use crate::feed::read::{Row, Span};
-use crate::feed::state::{FeedState, Resident, Writer};
+use crate::feed::lives::Lives;
+use crate::feed::page::check_cursor;
+use crate::feed::slot::FeedSlot;
 use crate::hash::{Fingerprint, Scratch};
 use crate::index::{Index, IndexEntry, Slot};
 use crate::json;
 
-use crate::log::commit::{Stage, Ticket};
 use crate::log::format::Entry;
 use crate::log::frame::Frame;
-use crate::publish::FeedPart;
 use crate::record::{Action, Outcome};
 use crate::write::inputs::Input;
+use crate::write::named::Named;
+use crate::write::turn::{Changes, FeedTurn};
 use crate::write::{Verb, Write};
 
 thread_local! {
@@ -30,9 +31,10 @@ thread_local! {
 
 /// A write with its fingerprints: what can be computed without a lock.
 pub(crate) struct Prepared<'a> {
-    pub(crate) feed: Arc<FeedState>,
+    pub(crate) feed: Arc<FeedSlot>,
     verb: Verb,
     inputs: &'a [Input<'a>],
+    merging: Option<Cursor>,
     keys: Vec<Fingerprint>,
     /// Of the payloads of saves; empty otherwise.
     contents: Vec<Fingerprint>,
@@ -56,9 +58,20 @@ impl<'a> Prepared<'a> {
             feed: write.feed.clone(),
             verb: write.verb,
             inputs,
+            merging: write.merging,
             keys,
             contents,
         }
+    }
+}
+
+impl Prepared<'_> {
+    pub(crate) fn len(&self) -> usize {
+        self.inputs.len()
+    }
+
+    pub(crate) fn is_save(&self) -> bool {
+        matches!(self.verb, Verb::SaveRaw | Verb::SaveJson)
     }
 }
 
@@ -79,87 +92,22 @@ struct Change {
     merged: Option<(Vec<u8>, Fingerprint)>,
 }
 
-/// What a turn has collected so far.
-#[derive(Default)]
-pub(crate) struct Changes {
-    pub(crate) frames: Vec<Frame>,
-    puts: Vec<(Option<Slot>, IndexEntry)>,
-    superseded: Vec<u64>,
-    /// Entries whose record was saved again with the same value in other bytes: the next save of
-    /// those bytes is recognised without comparing values.
-    aliases: Vec<(Slot, Fingerprint)>,
-    /// The records changed so far, when the commit has several writes on this feed.
-    earlier: Option<HashMap<Fingerprint, IndexEntry>>,
-}
-
-/// The right to write to one feed, and the changes of the commit under construction.
-pub(crate) struct FeedTurn<'a> {
-    engine: &'a Engine,
-    pub(crate) feed: &'a Arc<FeedState>,
-    pub(crate) writer: MutexGuard<'a, Writer>,
-    pub(crate) changes: Changes,
-    next: u64,
-    time: u64,
-    live: u64,
-    live_bytes: u64,
-    /// Position up to which versions were visible when the turn was taken.
-    tail: u64,
-    /// A queued commit that some "unchanged" outcome rests on.
-    rests_on: Option<Arc<Ticket>>,
-}
-
-impl<'a> FeedTurn<'a> {
-    /// Waits for the feed's write lock and loads its index. `several` says that the commit has
-    /// more than one write on this feed.
-    pub(crate) fn take(
-        engine: &'a Engine,
-        feed: &'a Arc<FeedState>,
-        aborts: u64,
-        several: bool,
-    ) -> Result<Self> {
-        let writer = engine.write_turn(feed, aborts);
-        engine.load_index(feed)?;
-        let next = writer.next_position(engine.log.generation());
-        let (live, live_bytes) = (writer.live, writer.live_bytes);
-        // Commit times rise strictly along a feed, whatever the clock does.
-        let time = engine.options.clock.now_micros().max(writer.time + 1);
-        let tail = feed.published.read().tail;
-        let changes = Changes {
-            earlier: several.then(HashMap::new),
-            ..Changes::default()
-        };
-        let rests_on = None;
-        Ok(Self {
-            engine,
-            feed,
-            writer,
-            changes,
-            next,
-            time,
-            live,
-            live_bytes,
-            tail,
-            rests_on,
-        })
-    }
-
-    pub(crate) fn has_changes(&self) -> bool {
-        !self.changes.puts.is_empty()
-    }
-
-    /// The cursor of the newest change so far.
-    pub(crate) fn last_cursor(&self) -> crate::cursor::Cursor {
-        self.feed.cursor(self.next - 1)
-    }
-
+impl FeedTurn<'_> {
     /// Decides about every input of a write. One outcome per input.
     pub(crate) fn classify(&mut self, write: &Prepared<'_>) -> Result<Vec<Outcome>> {
         let mut outcomes = vec![Outcome::Unchanged; write.inputs.len()];
-        let mut changes = self.compare_fingerprints(write, &mut outcomes);
+        let mut named = Named::of(self, write);
+        let mut changes = self.compare_fingerprints(write, &mut named, &mut outcomes)?;
         if matches!(write.verb, Verb::SaveJson | Verb::Update) {
             self.compare_values(write, &mut changes)?;
+            for change in changes.iter().filter(|c| c.outcome == Outcome::Unchanged) {
+                if let Some(found) = change.found {
+                    named.note(self, &self.feed.index.read(), found.entry.position());
+                }
+            }
         }
-        self.frame(write, changes, &mut outcomes);
+        self.marks.extend(named.into_marks(self.author.sync));
+        self.frame(write, changes, &mut outcomes)?;
         Ok(outcomes)
     }
 
@@ -168,12 +116,20 @@ impl<'a> FeedTurn<'a> {
     fn compare_fingerprints(
         &mut self,
         write: &Prepared<'_>,
+        named: &mut Named,
         outcomes: &mut [Outcome],
-    ) -> Vec<Change> {
+    ) -> Result<Vec<Change>> {
+        let merging = write.merging.map(|cursor| check_cursor(self.feed, cursor));
+        // Nothing at or before this position can be taken for unchanged, or left alone, at a glance.
+        let (pruned_through, untouched_after) = (
+            self.writer.pruned_through,
+            merging.transpose()?.unwrap_or(u64::MAX),
+        );
+        let keep_pruned = self.writer.options.keep_pruned;
         let resident = self.feed.index.read();
         // Loaded when the turn was taken, and not evicted while a writer is at work.
         let Some(index) = resident.index.as_ref() else {
-            return Vec::new();
+            return Ok(Vec::new());
         };
         let mut slots = Vec::with_capacity(write.keys.len());
         index.find_all(&write.keys, &mut slots);
@@ -196,21 +152,28 @@ impl<'a> FeedTurn<'a> {
             {
                 // Nine records of ten end here, without their entry being copied.
                 let entry = index.entry(slot);
-                newest_seen = newest_seen.max(entry.position());
-                if same_content(write.verb, entry, *content) && !entry.is_deleted() {
+                let position = entry.position();
+                newest_seen = newest_seen.max(position);
+                let plain = position > pruned_through && position <= untouched_after;
+                if plain && same_content(write.verb, entry, *content) && !entry.is_deleted() {
+                    named.note(self, &resident, position);
                     continue;
                 }
             }
             let found = self.changes.find(index, *key, slot);
-            let outcome = decide(write, at, found);
-            outcomes[at] = outcome;
-            if let Some(found) = found {
-                newest_seen = newest_seen.max(found.entry.position());
+            let mut outcome = decide(write, at, found, pruned_through, keep_pruned);
+            if let Some(position) = found.map(|found| found.entry.position()) {
+                newest_seen = newest_seen.max(position);
+                let foreign = || self.made(&resident, position).0 != self.author;
+                if position > untouched_after && foreign() {
+                    outcome = Outcome::Skipped;
+                }
+                if !outcome.is_change() {
+                    named.note(self, &resident, position);
+                }
             }
-            if matches!(
-                outcome,
-                Outcome::Added | Outcome::Updated | Outcome::Deleted
-            ) {
+            outcomes[at] = outcome;
+            if outcome.is_change() {
                 changes.push(Change {
                     index: at,
                     found,
@@ -225,15 +188,21 @@ impl<'a> FeedTurn<'a> {
                 .back()
                 .map(|pending| pending.ticket.clone());
         }
-        changes
+        Ok(changes)
     }
 
     /// Compares values where only bytes were compared so far, and merges partial objects. Changes
     /// that turn out to be none become `Unchanged`.
     fn compare_values(&mut self, write: &Prepared<'_>, changes: &mut [Change]) -> Result<()> {
+        // Of a pruned record there is nothing to compare with.
+        let pruned_through = self.writer.pruned_through;
         let wanted = |change: &&Change| {
-            let found = change.found.filter(|found| !found.entry.is_deleted());
-            found.is_some_and(|found| write.verb == Verb::Update || found.entry.is_json())
+            let comparable = |entry: &IndexEntry| {
+                !entry.is_deleted()
+                    && !entry.is_pruned(pruned_through)
+                    && (write.verb == Verb::Update || entry.is_json())
+            };
+            change.found.is_some_and(|found| comparable(&found.entry))
         };
         let positions: Vec<u64> = changes
             .iter()
@@ -243,7 +212,7 @@ impl<'a> FeedTurn<'a> {
         if positions.is_empty() {
             return Ok(());
         }
-        let stored = self.payloads(positions)?;
+        let stored = self.stored(positions, true)?;
         let ignored = self.writer.options.ignored_fields.clone();
         for change in changes.iter_mut() {
             let Some(found) = Some(&*change)
@@ -252,7 +221,7 @@ impl<'a> FeedTurn<'a> {
             else {
                 continue;
             };
-            let old = stored.get(found.entry.position());
+            let old = stored.payload(found.entry.position());
             let incoming = write.inputs[change.index].body;
             if write.verb == Verb::Update {
                 self.merge(change, found, old, incoming, &ignored)?;
@@ -299,78 +268,50 @@ impl<'a> FeedTurn<'a> {
         Ok(())
     }
 
-    /// Reads stored payloads, also those of commits on their way to the disk.
-    fn payloads(&self, mut positions: Vec<u64>) -> Result<Stored> {
-        positions.sort_unstable();
-        positions.dedup();
-        let mut stored = Stored::default();
-        for frame in &self.changes.frames {
-            for position in &positions {
-                if let Some((_, body)) = frame.body_at(*position) {
-                    stored.insert(*position, body);
-                }
-            }
-        }
-        positions.retain(|position| !stored.has(*position));
-        self.await_written(&positions)?;
-        let spans = {
-            let published = self.feed.published.read();
-            let mut spans = Vec::new();
-            let mut rest = positions.as_slice();
-            while let Some(first) = rest.first() {
-                let Some(frame) = published.directory.find(*first) else {
-                    let path = &self.engine.path;
-                    return Err(Error::corrupt(path, 0, "a stored record is in no frame"));
-                };
-                let (here, later) = rest.split_at(rest.partition_point(|at| *at < frame.end()));
-                let wanted = here.iter().map(|at| (at - frame.first) as u32).collect();
-                spans.push(Span::new(&self.engine.log, frame, wanted)?);
-                rest = later;
-            }
-            spans
+    /// The earlier lives that changed records carry on, by the change's index in its batch.
+    fn lives(&self, changes: &[Change]) -> Result<HashMap<usize, Lives>> {
+        let reborn = |change: &&Change| {
+            let found = change.found.filter(|_| change.outcome.is_change());
+            found.is_some_and(|found| found.entry.is_reborn() || change.outcome == Outcome::Added)
         };
-        let (mut located, mut rows) = (Vec::new(), Vec::new());
-        for span in spans {
-            located.clear();
-            span.locate(&mut located)?;
-            span.load(&located, true, &mut stored.buffer, &mut rows)?;
+        let mut lives = HashMap::new();
+        // Nobody reads a staged epoch before everything in it counts as added.
+        if self.feed.is_staged() || !changes.iter().any(|change| reborn(&change)) {
+            return Ok(lives);
         }
-        stored
-            .rows
-            .extend(rows.into_iter().map(|row: Row| (row.position, row.body)));
-        Ok(stored)
-    }
-
-    /// Waits until the versions at `positions` are in the log's files, whether visible or not.
-    fn await_written(&self, positions: &[u64]) -> Result<()> {
-        let Some(last) = positions.last() else {
-            return Ok(());
-        };
-        let placed = self
-            .feed
-            .published
-            .read()
-            .directory
-            .frames()
-            .last()
-            .map_or(0, |f| f.end());
-        if *last < placed {
-            return Ok(());
+        let entries = changes
+            .iter()
+            .filter(reborn)
+            .filter_map(|change| change.found);
+        let known = entries.filter(|found| found.entry.is_reborn());
+        let stored = self.stored(known.map(|found| found.entry.position()).collect(), false)?;
+        let resident = self.feed.index.read();
+        for change in changes.iter().filter(reborn) {
+            let Some(Found { entry, .. }) = change.found else {
+                continue;
+            };
+            let earlier = stored.lives(entry.position());
+            let all = if change.outcome == Outcome::Added {
+                let ended = self.made(&resident, entry.position()).1;
+                earlier.and(entry.first_seen(), ended)
+            } else {
+                earlier
+            };
+            lives.insert(change.index, all);
         }
-        let ticket = self
-            .feed
-            .index
-            .read()
-            .pending
-            .back()
-            .map(|pending| pending.ticket.clone());
-        ticket.map_or(Ok(()), |ticket| {
-            self.engine.log.wait(&ticket, Stage::Written)
-        })
+        Ok(lives)
     }
 
     /// Gives every change its position and puts it into a frame.
-    fn frame(&mut self, write: &Prepared<'_>, changes: Vec<Change>, outcomes: &mut [Outcome]) {
+    fn frame(
+        &mut self,
+        write: &Prepared<'_>,
+        changes: Vec<Change>,
+        outcomes: &mut [Outcome],
+    ) -> Result<()> {
+        let lives = self.lives(&changes)?;
+        let pruned_through = self.writer.pruned_through;
+        let staged = self.feed.is_staged();
         let count = changes.len();
         let bytes = |of: fn(&Input<'_>) -> usize| -> usize {
             changes
@@ -395,6 +336,7 @@ impl<'a> FeedTurn<'a> {
                 let mut frame = Frame::records(
                     self.feed.id,
                     self.feed.epoch,
+                    self.author,
                     self.next,
                     self.time,
                     self.engine.log.frames.take(),
@@ -414,13 +356,24 @@ impl<'a> FeedTurn<'a> {
                 (None, Some(found)) if change.outcome == Outcome::Deleted => found.entry.content,
                 (None, _) => write.contents[change.index],
             };
-            let entry = log_entry(write.verb, key, content, &change, self.time);
-            target.push(entry, input.id.as_bytes(), body);
+            let mut entry = log_entry(write.verb, key, content, &change, self.time);
+            let pruned = |found: Found| found.entry.is_pruned(pruned_through);
+            if entry.action == Action::Deleted && change.found.is_some_and(pruned) {
+                (entry.pruned, entry.payload_at_previous) = (true, false);
+            } else if staged && entry.action == Action::Updated {
+                entry.action = Action::Added;
+            }
+            let lives = lives.get(&change.index);
+            entry.reborn = lives.is_some();
+            let lives = lives.map_or_else(Vec::new, |lives| lives.encode(entry.first_seen));
+            target.push(entry, input.id.as_bytes(), &lives, body);
+            self.totals.count(change.outcome);
             let put = IndexEntry::new(&entry, self.next, body.len() as u32);
             self.next += 1;
             self.count(change.found, put);
         }
         self.finish(frame);
+        Ok(())
     }
 
     fn finish(&mut self, frame: Option<Frame>) {
@@ -437,7 +390,7 @@ impl<'a> FeedTurn<'a> {
             self.changes.superseded.push(found.entry.position());
             if !found.entry.is_deleted() {
                 self.live -= 1;
-                self.live_bytes -= u64::from(found.entry.body_len);
+                self.live_bytes -= found.entry.counted_len(self.writer.pruned_through);
             }
         }
         if !put.is_deleted() {
@@ -450,59 +403,6 @@ impl<'a> FeedTurn<'a> {
         if let Some(earlier) = &mut self.changes.earlier {
             earlier.insert(put.key, put);
         }
-    }
-
-    /// What the commit makes visible of this feed.
-    pub(crate) fn publication(&mut self) -> FeedPart {
-        FeedPart {
-            feed: self.feed.clone(),
-            superseded: std::mem::take(&mut self.changes.superseded),
-            tail: self.next - 1,
-            time: self.time,
-            generation: self.engine.log.generation(),
-            live: self.live,
-            live_bytes: self.live_bytes,
-        }
-    }
-
-    /// Puts the changes into the index, now that the commit is queued, and returns what they
-    /// replaced there.
-    pub(crate) fn apply(
-        &mut self,
-        resident: &mut Resident,
-    ) -> Vec<(Fingerprint, Option<IndexEntry>)> {
-        self.writer.next = self.next;
-        self.writer.time = self.time;
-        self.writer.live = self.live;
-        self.writer.live_bytes = self.live_bytes;
-        self.writer.registered = true;
-        self.writer.generation = self.engine.log.generation();
-        let Some(index) = resident.index.as_mut() else {
-            return Vec::new();
-        };
-        self.changes.apply_aliases(index);
-        let puts = std::mem::take(&mut self.changes.puts);
-        let several = self.changes.earlier.is_some();
-        let mut before = Vec::with_capacity(puts.len());
-        for (slot, put) in puts {
-            // Only an earlier write of this commit can have added the key since it was looked up.
-            let added = || several.then(|| index.find_added(put.key)).flatten();
-            let slot = slot.or_else(added);
-            before.push((put.key, slot.map(|slot| *index.entry(slot))));
-            index.put(slot, put);
-        }
-        index.maintain();
-        before
-    }
-
-    /// Ends a turn that changed nothing; the ticket to wait for, if an outcome rests on one.
-    pub(crate) fn finish_unchanged(&mut self) -> Option<Arc<Ticket>> {
-        if !self.changes.aliases.is_empty()
-            && let Some(index) = self.feed.index.write().index.as_mut()
-        {
-            self.changes.apply_aliases(index);
-        }
-        self.rests_on.take()
     }
 }
 
@@ -519,14 +419,6 @@ impl Changes {
             entry: *index.entry(at),
         })
     }
-
-    fn apply_aliases(&mut self, index: &mut Index) {
-        for (slot, content) in self.aliases.drain(..) {
-            let mut entry = *index.entry(slot);
-            entry.content = content;
-            index.put(Some(slot), entry);
-        }
-    }
 }
 
 /// Whether a save brings what is stored. JSON and opaque bytes are different content even when
@@ -536,17 +428,25 @@ fn same_content(verb: Verb, entry: &IndexEntry, content: Fingerprint) -> bool {
 }
 
 /// The contract's tables, as far as fingerprints decide.
-fn decide(write: &Prepared<'_>, at: usize, found: Option<Found>) -> Outcome {
+fn decide(
+    write: &Prepared<'_>,
+    at: usize,
+    found: Option<Found>,
+    pruned_through: u64,
+    keep_pruned: bool,
+) -> Outcome {
     let live = found.filter(|found| !found.entry.is_deleted());
+    let pruned = live.is_some_and(|found| found.entry.is_pruned(pruned_through));
     match (write.verb, live) {
         (Verb::SaveRaw | Verb::SaveJson, None) => Outcome::Added,
         (Verb::SaveRaw | Verb::SaveJson, Some(found)) => {
-            if same_content(write.verb, &found.entry, write.contents[at]) {
-                Outcome::Unchanged
-            } else {
-                Outcome::Updated
+            match same_content(write.verb, &found.entry, write.contents[at]) {
+                true if pruned && !keep_pruned => Outcome::Restored,
+                true => Outcome::Unchanged,
+                false => Outcome::Updated,
             }
         }
+        (Verb::Update, Some(_)) if pruned => Outcome::Pruned,
         (Verb::Update, Some(_)) => Outcome::Updated,
         (Verb::Update, None) => Outcome::NotFound,
         (Verb::Delete, Some(_)) => Outcome::Deleted,
@@ -584,32 +484,10 @@ fn log_entry(
             verb != Verb::SaveRaw
         },
         payload_at_previous: deleted,
+        pruned: false,
+        reborn: false,
         id_end: 0,
         body_end: 0,
         body_sum: 0,
-    }
-}
-
-/// Payloads by position.
-#[derive(Default)]
-struct Stored {
-    buffer: Vec<u8>,
-    rows: HashMap<u64, std::ops::Range<usize>>,
-}
-
-impl Stored {
-    fn insert(&mut self, position: u64, body: &[u8]) {
-        let start = self.buffer.len();
-        self.buffer.extend_from_slice(body);
-        self.rows.insert(position, start..self.buffer.len());
-    }
-
-    fn has(&self, position: u64) -> bool {
-        self.rows.contains_key(&position)
-    }
-
-    fn get(&self, position: u64) -> &[u8] {
-        let range = self.rows.get(&position).cloned().unwrap_or_default();
-        self.buffer.get(range).unwrap_or_default()
     }
 }

@@ -67,7 +67,7 @@ impl Consumer {
 
     fn page(&mut self, feed: &Feed, changes: &mut Changes) -> anyhow::Result<bool> {
         let after: Option<Cursor> = self.cursor.as_deref().map(str::parse).transpose()?;
-        let page = feed.list(&List::new().after(after).limit(self.page))?;
+        let page = feed.list(&List::new().after(after).limit(self.page).relative(false))?;
         let mut last = after;
         for record in page.iter() {
             ensure!(last < Some(record.cursor), "cursors must increase");

@@ -1,0 +1,38 @@
+//! What a feed handle holds on to: the feed's current epoch, which a replacement swaps.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use crate::cursor::FeedId;
+use crate::feed::FeedKey;
+use crate::feed::state::FeedState;
+
+/// The place of a feed's current state.
+pub(crate) struct FeedSlot {
+    pub(crate) id: FeedId,
+    pub(crate) key: FeedKey,
+    current: RwLock<Arc<FeedState>>,
+}
+
+impl FeedSlot {
+    pub(crate) fn new(key: FeedKey, state: Arc<FeedState>) -> Self {
+        Self {
+            id: state.id,
+            key,
+            current: RwLock::new(state),
+        }
+    }
+
+    /// The state that readers and writers find now. A writer must look whether it was superseded
+    /// before it got the state's write lock.
+    pub(crate) fn current(&self) -> Arc<FeedState> {
+        self.current.read().clone()
+    }
+
+    /// Puts another epoch in the place of the current one.
+    pub(crate) fn swap(&self, state: Arc<FeedState>) {
+        let old = std::mem::replace(&mut *self.current.write(), state);
+        old.supersede();
+    }
+}
