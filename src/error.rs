@@ -91,7 +91,8 @@ pub enum Error {
         /// The feed.
         feed: FeedKey,
     },
-    /// The feed was hard-deleted while it was being replaced; what was staged is gone.
+    /// The replacement was given up, or the feed was hard-deleted meanwhile; what was staged is
+    /// gone.
     ReplaceLost {
         /// The feed.
         feed: FeedKey,
@@ -273,7 +274,10 @@ impl fmt::Display for Error {
             Self::RunEnded { run } => write!(f, "run {run} has ended"),
             Self::ReplaceInProgress { feed } => write!(f, "{feed} is being replaced already"),
             Self::ReplaceLost { feed } => {
-                write!(f, "{feed} was hard-deleted while it was being replaced")
+                write!(
+                    f,
+                    "the replacement of {feed} was given up, or the feed hard-deleted"
+                )
             }
             Self::UnknownConsumer { name } => write!(f, "there is no consumer {name:?}"),
             Self::CheckpointConflict {

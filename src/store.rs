@@ -209,6 +209,33 @@ impl Store {
         runs::begin(&self.engine, sync, options)
     }
 
+    /// Begins a run that changes nothing: what is written through it is compared with the cache,
+    /// and with what the run itself would have written before, and its report says what would have
+    /// become of it. Deletion windows count, and an open one of the sync is gone on with; the
+    /// checkpoint begins as absent and lives in memory. Reading shows the cache as it is. Payloads
+    /// of records that would change are held in memory until the run ends.
+    ///
+    /// ```
+    /// use highwater::SyncKey;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = highwater::Store::open(dir.path())?;
+    /// let _ = store.feed("conn-42", "Contact")?.batch_save_raw(&[("ada", "1"), ("bob", "1")])?;
+    /// let run = store.begin_dry_run(&SyncKey::new("conn-42", "contacts", "")?)?;
+    /// let contacts = run.feed("Contact")?;
+    /// let _ = contacts.batch_save_raw(&[("ada", "2"), ("eve", "1")])?;
+    /// let _ = contacts.batch_save_raw(&[("ada", "2")])?;
+    /// let would = run.succeed()?.models["Contact"];
+    /// assert_eq!((would.added, would.updated, would.unchanged), (1, 1, 1));
+    /// assert_eq!(contacts.count()?, 2);
+    /// # Ok::<(), highwater::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn begin_dry_run(&self, sync: &SyncKey) -> Result<Run> {
+        runs::begin_dry(&self.engine, sync)
+    }
+
     /// Declares all runs of a sync so far dead: those that did not end are interrupted, and what
     /// they still write is refused.
     ///

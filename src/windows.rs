@@ -5,9 +5,9 @@ use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::feed::Feed;
 use crate::feed::directory::FrameRef;
-use crate::feed::marks::Mark;
+use crate::feed::marks::{Mark, Window};
 use crate::feed::read::Span;
-use crate::log::format::{Author, SyncId};
+use crate::log::format::Author;
 use crate::record::{Outcome, Totals};
 use crate::runs::{RunScope, SyncRow};
 use crate::write::classify::Prepared;
@@ -23,7 +23,7 @@ pub struct Sweep {
     max_deleted: Option<u64>,
     max_fraction: Option<f64>,
     force: bool,
-    own_records: bool,
+    pub(crate) own_records: bool,
     return_ids: bool,
 }
 
@@ -97,6 +97,9 @@ fn author(feed: &Feed) -> Author {
 /// Opens a window; false when there was an open one.
 pub(crate) fn open(feed: &Feed) -> Result<bool> {
     let author = author(feed);
+    if let Some(dry) = feed.run.as_deref().and_then(RunScope::dry) {
+        return dry.open_window(feed, author);
+    }
     let mut tally = feed.run.as_deref().map(RunScope::tally);
     transact(&feed.engine, &[&feed.slot], author, |transaction| {
         let turn = transaction.turn(&feed.slot)?;
@@ -121,6 +124,13 @@ pub(crate) fn open(feed: &Feed) -> Result<bool> {
 /// Closes a window, and deletes what was not seen in it.
 pub(crate) fn close(feed: &Feed, sweep: &Sweep) -> Result<Swept> {
     let author = author(feed);
+    if let Some(run) = feed.run.as_deref()
+        && let Some(dry) = run.dry()
+    {
+        let swept = dry.close_window(feed, author, sweep)?;
+        run.note(&feed.key().model, deletions(swept.deleted));
+        return Ok(swept);
+    }
     let mut tally = feed.run.as_deref().map(RunScope::tally);
     let swept = transact(&feed.engine, &[&feed.slot], author, |transaction| {
         if let Some(tally) = &mut tally {
@@ -129,10 +139,7 @@ pub(crate) fn close(feed: &Feed, sweep: &Sweep) -> Result<Swept> {
         let swept = sweep_in(transaction.turn(&feed.slot)?, feed, sweep)?;
         note_window(transaction, feed, false);
         if let Some(tally) = &mut tally {
-            let totals = Totals {
-                deleted: swept.deleted,
-                ..Totals::default()
-            };
+            let totals = deletions(swept.deleted);
             tally.add(transaction, std::iter::once((&feed.slot.key, totals)));
         }
         Ok(swept)
@@ -143,16 +150,36 @@ pub(crate) fn close(feed: &Feed, sweep: &Sweep) -> Result<Swept> {
     Ok(swept)
 }
 
-fn sweep_in(turn: &mut FeedTurn<'_>, feed: &Feed, sweep: &Sweep) -> Result<Swept, Stop> {
+fn deletions(deleted: u64) -> Totals {
+    Totals {
+        deleted,
+        ..Totals::default()
+    }
+}
+
+fn sweep_in(turn: &mut FeedTurn<'_>, feed: &Feed, bounds: &Sweep) -> Result<Swept, Stop> {
     let sync = turn.author.sync;
     turn.settle()?;
-    if !turn.writer.windows.contains_key(&sync) {
-        let feed = feed.key().clone();
-        return Err(Stop::Failed(Error::NoWindow { feed }));
-    }
-    let ids = unseen(turn, sync, sweep.own_records)?;
-    sweep.check(ids.len() as u64, turn.live)?;
+    let window = turn.feed.published.read().marks.windows.get(&sync).cloned();
+    let window = window.ok_or_else(|| Error::NoWindow {
+        feed: feed.key().clone(),
+    })?;
+    let live = turn.live;
+    let ids = unseen(turn, &window, bounds.own_records)?;
+    let swept = sweep(turn, feed, ids, live, bounds)?;
     turn.marks.push(Mark::WindowClosed { sync });
+    Ok(swept)
+}
+
+/// Deletes what was not seen in a window, if that is not too much of the `live` records.
+pub(crate) fn sweep(
+    turn: &mut FeedTurn<'_>,
+    feed: &Feed,
+    ids: Vec<String>,
+    live: u64,
+    sweep: &Sweep,
+) -> Result<Swept> {
+    sweep.check(ids.len() as u64, live)?;
     let inputs: Vec<Input<'_>> = ids.iter().map(|id| Input { id, body: &[] }).collect();
     let write = Write {
         feed: feed.slot.clone(),
@@ -170,13 +197,15 @@ fn sweep_in(turn: &mut FeedTurn<'_>, feed: &Feed, sweep: &Sweep) -> Result<Swept
 }
 
 /// The ids of live records that were neither seen in the window nor changed since it was opened.
-fn unseen(turn: &FeedTurn<'_>, sync: SyncId, own_records: bool) -> Result<Vec<String>> {
+pub(crate) fn unseen(
+    turn: &FeedTurn<'_>,
+    window: &Window,
+    own_records: bool,
+) -> Result<Vec<String>> {
     let spans: Vec<Span> = {
         let published = turn.feed.published.read();
         let marks = &published.marks;
-        let Some(window) = marks.windows.get(&sync) else {
-            return Ok(Vec::new());
-        };
+        let sync = turn.author.sync;
         let owned = |frame: &FrameRef, position| {
             !own_records || marks.claimed_by(position).unwrap_or(frame.author.sync) == sync
         };

@@ -293,3 +293,30 @@ fn acknowledged_means_synced_also_when_writers_share_syncs() {
     assert!(stats.syncs > 0 && stats.syncs <= syncs);
     assert_eq!(commits.into_inner(), WRITERS * 25);
 }
+
+/// A feed may be opened by several threads at once, while others write to it already and have the
+/// catalog saved: what the catalog said of it before is out of date then, and no damage.
+#[test]
+fn a_feed_opened_by_many_at_once_is_not_taken_for_damaged() {
+    let disk = Arc::new(MemoryStorage::new());
+    let open = || {
+        let options = Options::new().storage(disk.clone()).background(false);
+        options.open("/s").unwrap()
+    };
+    let round = AtomicU64::new(0);
+    for _ in 0..100 {
+        let store = open();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let feed = store.feed("c", "m").unwrap();
+                    let number = round.fetch_add(1, Ordering::SeqCst).to_string();
+                    let _ = feed.batch_save_raw(&[(&number, "1")]).unwrap();
+                    store.checkpoint_catalog().unwrap();
+                });
+            }
+        });
+        store.close().unwrap();
+    }
+    assert_eq!(open().feed("c", "m").unwrap().count().unwrap(), 400);
+}

@@ -336,7 +336,7 @@ impl Feed {
     /// # Errors
     /// [`Error::Closed`].
     pub fn count(&self) -> Result<u64> {
-        Ok(self.stats()?.live)
+        self.counts(|published| published.live)
     }
 
     /// The bytes of all live records' payloads together.
@@ -344,7 +344,13 @@ impl Feed {
     /// # Errors
     /// [`Error::Closed`].
     pub fn size(&self) -> Result<u64> {
-        Ok(self.stats()?.live_bytes)
+        self.counts(|published| published.live_bytes)
+    }
+
+    fn counts(&self, count: impl Fn(&state::Published) -> u64) -> Result<u64> {
+        let state = self.state()?;
+        self.engine.make_visible(&state);
+        Ok(count(&state.published.read()))
     }
 
     /// Counts and sizes of the feed.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use crate::cursor::FeedId;
+use crate::error::{Error, Result};
 use crate::feed::FeedKey;
 use crate::feed::state::FeedState;
 
@@ -28,6 +29,23 @@ impl FeedSlot {
     /// before it got the state's write lock.
     pub(crate) fn current(&self) -> Arc<FeedState> {
         self.current.read().clone()
+    }
+
+    /// The state to write to.
+    ///
+    /// # Errors
+    /// [`Error::ReplaceLost`] when this is the place of an epoch that was given up.
+    pub(crate) fn writable(&self) -> Result<Arc<FeedState>> {
+        loop {
+            let state = self.current();
+            if !state.is_superseded() {
+                return Ok(state);
+            }
+            if Arc::ptr_eq(&state, &self.current()) {
+                let feed = self.key.clone();
+                return Err(Error::ReplaceLost { feed });
+            }
+        }
     }
 
     /// Puts another epoch in the place of the current one.

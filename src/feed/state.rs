@@ -288,8 +288,9 @@ impl FeedState {
         let mut published = self.published.write();
         let lsn = published.lsn;
         let chunks = published.directory.take_dirty(lsn, whole);
-        let some = published.marks != Marks::default();
-        let marks = (published.marks_dirty || whole && some).then(|| published.marks.encode());
+        // Also marks that are gone: a save that failed may have been the one to say so.
+        let wanted = published.marks_dirty || whole && lsn > Lsn(0);
+        let marks = wanted.then(|| published.marks.encode());
         published.marks_dirty = false;
         if chunks.is_empty() && marks.is_none() {
             return None;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::consumers;
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::feed::marks::Mark;
 use crate::feed::slot::FeedSlot;
 use crate::log::format::Author;
@@ -20,6 +20,11 @@ pub(crate) fn hard_delete(
     oldest: &Oldest,
 ) -> Result<Removed> {
     let whole = oldest.until.is_none() && oldest.limit.is_none();
+    if slot.current().is_staged() {
+        // What is being filled is not there to be deleted; it can be given up.
+        let feed = slot.key.clone();
+        return Err(Error::ReplaceInProgress { feed });
+    }
     let removed = transact(engine, &[slot], Author::default(), |transaction| {
         let turn = transaction.turn(slot)?;
         let walk = walk(turn, oldest, 0, |_| true)?;

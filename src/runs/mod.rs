@@ -3,6 +3,7 @@
 //! A run's report is made of the same commits as its data: every commit through a run carries
 //! what the run has done up to there.
 
+mod dry;
 mod report;
 mod rows;
 mod scope;
@@ -87,6 +88,7 @@ impl RunOptions {
 pub struct Run {
     engine: Arc<Handle>,
     scope: Arc<RunScope>,
+    started: Timestamp,
 }
 
 impl std::fmt::Debug for Run {
@@ -136,6 +138,9 @@ impl Run {
     /// [`Error::Closed`]. A failure to read is never an absent checkpoint.
     pub fn checkpoint(&self) -> Result<Option<Checkpoint>> {
         let key = self.scope.key.checkpoint_key();
+        if let Some(dry) = self.scope.dry() {
+            return Ok(documents::read_checkpoint(dry.state(&key)));
+        }
         Ok(documents::read_checkpoint(self.engine.read_state(&key)?))
     }
 
@@ -199,6 +204,9 @@ impl Run {
     fn end(&self, status: RunStatus, error: Option<&str>) -> Result<RunReport> {
         let scope = &self.scope;
         scope.check_open()?;
+        if scope.dry().is_some() {
+            return self.end_dry(status, error);
+        }
         let succeeded = status == RunStatus::Succeeded;
         let staged = scope.staged();
         let slots: Vec<&Arc<FeedSlot>> = match succeeded {
@@ -243,13 +251,30 @@ impl Run {
     }
 }
 
+impl Run {
+    fn end_dry(&self, status: RunStatus, error: Option<&str>) -> Result<RunReport> {
+        let mut row = RunRow::begun(self.started, None);
+        row.status = status;
+        row.ended = Some(Timestamp::from_micros(
+            self.engine.options.clock.now_micros(),
+        ));
+        row.error = error.map(str::to_owned);
+        row.checkpoint_to = self.checkpoint()?.map(|checkpoint| checkpoint.json);
+        row.models = self.scope.noted();
+        self.scope.ended.store(true, Ordering::Release);
+        Ok(row.report(self.scope.key.clone(), self.scope.run))
+    }
+}
+
 impl Drop for Run {
     fn drop(&mut self) {
         if !self.scope.ended.load(Ordering::Acquire) {
-            // Should this fail, the next open ends the run in the same way.
-            let _ = self.end(RunStatus::Interrupted, Some("the run was dropped"));
-            for (public, staged) in self.scope.staged() {
-                replace::finish(&self.engine, &public, &staged, false);
+            let ended = self.end(RunStatus::Interrupted, Some("the run was dropped"));
+            if ended.is_err() {
+                // The next open ends the run in the same way; what it staged goes now.
+                for (public, staged) in self.scope.staged() {
+                    replace::finish(&self.engine, &public, &staged, false);
+                }
             }
         }
     }
@@ -300,6 +325,19 @@ pub(crate) fn begin(engine: &Arc<Handle>, sync: &SyncKey, options: RunOptions) -
     Ok(Run {
         engine: engine.clone(),
         scope: Arc::new(scope),
+        started,
+    })
+}
+
+/// Begins a run that commits nothing.
+pub(crate) fn begin_dry(engine: &Arc<Handle>, sync: &SyncKey) -> Result<Run> {
+    let value = engine.read_state(&sync.state_key())?;
+    // The number that the next run is going to have.
+    let run = SyncRow::read(value.as_deref()).last_run + 1;
+    Ok(Run {
+        engine: engine.clone(),
+        scope: Arc::new(RunScope::new_dry(engine, sync.clone(), run)),
+        started: Timestamp::from_micros(engine.options.clock.now_micros()),
     })
 }
 

@@ -15,6 +15,7 @@ use crate::feed::slot::FeedSlot;
 use crate::log::format::{Author, SyncId};
 use crate::record::Totals;
 use crate::replace;
+use crate::runs::dry::DryRun;
 use crate::runs::report::{Models, SyncKey, decode_models, encode_models};
 use crate::runs::rows::SyncRow;
 use crate::state::StateKey;
@@ -30,6 +31,7 @@ pub(crate) struct RunScope {
     uncommitted: Mutex<Models>,
     feeds: Mutex<Feeds>,
     replaces: bool,
+    dry: Option<DryRun>,
 }
 
 #[derive(Default)]
@@ -49,7 +51,30 @@ impl RunScope {
             uncommitted: Mutex::default(),
             feeds: Mutex::default(),
             replaces,
+            dry: None,
         }
+    }
+
+    /// The scope of a run that commits nothing.
+    pub(crate) fn new_dry(engine: &Engine, key: SyncKey, run: u64) -> Self {
+        Self {
+            dry: Some(DryRun::default()),
+            ..Self::new(engine, key, run, false)
+        }
+    }
+
+    pub(crate) fn dry(&self) -> Option<&DryRun> {
+        self.dry.as_ref()
+    }
+
+    /// Counts what a dry run has found out.
+    pub(crate) fn note(&self, model: &str, totals: Totals) {
+        *self.uncommitted.lock().entry(model.to_owned()).or_default() += totals;
+    }
+
+    /// What a dry run has found out.
+    pub(crate) fn noted(&self) -> Models {
+        self.uncommitted.lock().clone()
     }
 
     pub(crate) fn author(&self) -> Author {

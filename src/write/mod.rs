@@ -73,6 +73,16 @@ pub(crate) fn execute(
         .iter()
         .map(|write| Prepared::new(engine, write))
         .collect();
+    if let Some(run) = run
+        && let Some(dry) = run.dry()
+    {
+        run.check_open()?;
+        let applied = dry.execute(engine, run.author(), &prepared, states)?;
+        for (write, applied) in writes.iter().zip(&applied) {
+            run.note(&write.feed.key.model, applied.totals);
+        }
+        return Ok(applied);
+    }
     let slots: Vec<&Arc<FeedSlot>> = writes.iter().map(|write| &write.feed).collect();
     let author = run.map_or_else(Author::default, RunScope::author);
     let mut tally = run.map(RunScope::tally);

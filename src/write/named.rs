@@ -18,8 +18,7 @@ pub(crate) struct Named {
 
 impl Named {
     pub(crate) fn of(turn: &FeedTurn<'_>, write: &Prepared<'_>) -> Self {
-        let starts = turn.writer.windows.values();
-        let window_start = starts.copied().max().unwrap_or_default();
+        let window_start = turn.seen_up_to;
         let room = if window_start > 0 { write.len() } else { 0 };
         Self {
             window_start,

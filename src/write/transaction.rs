@@ -57,18 +57,41 @@ pub(crate) fn transact<T>(
     author: Author,
     mut body: impl FnMut(&mut Transaction<'_>) -> Result<T, Stop>,
 ) -> Result<T> {
+    attempt(engine, slots, author, |mut transaction| {
+        let value = body(&mut transaction)?;
+        transaction.commit()?;
+        Ok(value)
+    })
+}
+
+/// Does everything that [`transact`] does, and then commits nothing.
+pub(crate) fn rehearse<T>(
+    engine: &Engine,
+    slots: &[&Arc<FeedSlot>],
+    author: Author,
+    mut body: impl FnMut(&mut Transaction<'_>) -> Result<T, Stop>,
+) -> Result<T> {
+    attempt(engine, slots, author, |mut transaction| {
+        body(&mut transaction)
+    })
+}
+
+fn attempt<T>(
+    engine: &Engine,
+    slots: &[&Arc<FeedSlot>],
+    author: Author,
+    mut carry_out: impl FnMut(Transaction<'_>) -> Result<T, Stop>,
+) -> Result<T> {
     loop {
         engine.log.check_open()?;
-        let mut feeds: Vec<Arc<FeedState>> = slots.iter().map(|slot| slot.current()).collect();
+        let mut feeds = Vec::with_capacity(slots.len());
+        for slot in slots {
+            feeds.push(slot.writable()?);
+        }
         // The order that locks are taken in.
         feeds.sort_by_key(|feed| feed.stream());
         feeds.dedup_by_key(|feed| feed.stream());
-        let attempt = Transaction::begin(engine, &feeds, author).and_then(|mut transaction| {
-            let value = body(&mut transaction)?;
-            transaction.commit()?;
-            Ok(value)
-        });
-        match attempt {
+        match Transaction::begin(engine, &feeds, author).and_then(&mut carry_out) {
             Ok(value) => return Ok(value),
             Err(Stop::Again) => {}
             Err(Stop::Failed(error)) => return Err(error),

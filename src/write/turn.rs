@@ -41,6 +41,8 @@ pub(crate) struct FeedTurn<'a> {
     pub(crate) marks: Vec<Mark>,
     /// Whether the commit removes records, so that the index has to be built again.
     pub(crate) removes: bool,
+    /// Versions up to here are of interest to an open deletion window; 0 when there is none.
+    pub(crate) seen_up_to: u64,
     /// Position of the commit's first change.
     first: u64,
     pub(crate) next: u64,
@@ -72,6 +74,7 @@ impl<'a> FeedTurn<'a> {
         // Commit times rise strictly along a feed, whatever the clock does.
         let time = engine.options.clock.now_micros().max(writer.time + 1);
         let tail = feed.published.read().tail;
+        let seen_up_to = writer.windows.values().copied().max().unwrap_or_default();
         Ok(Self {
             engine,
             feed,
@@ -80,6 +83,7 @@ impl<'a> FeedTurn<'a> {
             changes: Changes::default(),
             marks: Vec::new(),
             removes: false,
+            seen_up_to,
             first: next,
             next,
             time,
@@ -94,6 +98,15 @@ impl<'a> FeedTurn<'a> {
     /// Prepares for more than one write on the feed: later ones see earlier ones.
     pub(crate) fn expect_several(&mut self) {
         self.changes.earlier.get_or_insert_default();
+    }
+
+    /// Lets changes begin at other positions, for a commit that is never made: `first` is its first
+    /// one, `next` the next to give out. Returns what they were.
+    pub(crate) fn rehearse(&mut self, next: u64, first: u64) -> (u64, u64) {
+        (
+            std::mem::replace(&mut self.next, next),
+            std::mem::replace(&mut self.first, first),
+        )
     }
 
     /// Waits until everything queued for the feed is published, so that the published state is
