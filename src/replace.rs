@@ -133,6 +133,8 @@ pub(crate) fn swap_in(
     registration.epoch = state.epoch;
     let turn = transaction.turn(staged)?;
     turn.settle()?;
+    // The feed may have been configured anew meanwhile.
+    turn.writer.options = registration.options.clone();
     // A record that was saved and deleted again before anybody saw it never was.
     let mut deleted: Vec<u64> = {
         let resident = turn.feed.index.read();
