@@ -15,7 +15,8 @@ use crate::feed::{Feed, FeedKey};
 use crate::options::Options;
 use crate::recovery;
 use crate::retention::maintain::{Maintained, Retention, maintain};
-use crate::runs::{self, Run, RunOptions, RunReport, SyncKey};
+use crate::runs::ledger;
+use crate::runs::{Run, RunOptions, RunReport, SyncKey};
 use crate::stats::{FeedInfo, StoreStats};
 use crate::verify::{self, VerifyReport};
 use crate::write::batch::WriteBatch;
@@ -64,7 +65,11 @@ impl Store {
             })?;
             *engine.background.lock() = Some(background);
         }
-        runs::interrupt_all(&engine)?;
+        match ledger::interrupt_all(&engine) {
+            // Reading works on a full disk; the next open says that the runs are over.
+            Err(Error::DiskFull { .. }) => {}
+            interrupted => interrupted?,
+        }
         Ok(Self { engine })
     }
 
@@ -206,7 +211,7 @@ impl Store {
     /// # Errors
     /// Those of any write.
     pub fn begin_run(&self, sync: &SyncKey, options: RunOptions) -> Result<Run> {
-        runs::begin(&self.engine, sync, options)
+        ledger::begin(&self.engine, sync, options)
     }
 
     /// Begins a run that changes nothing: what is written through it is compared with the cache,
@@ -233,7 +238,7 @@ impl Store {
     /// # Errors
     /// [`Error::Closed`].
     pub fn begin_dry_run(&self, sync: &SyncKey) -> Result<Run> {
-        runs::begin_dry(&self.engine, sync)
+        ledger::begin_dry(&self.engine, sync)
     }
 
     /// Declares all runs of a sync so far dead: those that did not end are interrupted, and what
@@ -242,7 +247,7 @@ impl Store {
     /// # Errors
     /// Those of any write.
     pub fn fence_runs(&self, sync: &SyncKey) -> Result<()> {
-        runs::fence(&self.engine, sync)
+        ledger::fence(&self.engine, sync)
     }
 
     /// Clears exactly this sync's checkpoint and deletion windows, and fences its runs. The cached
@@ -251,7 +256,7 @@ impl Store {
     /// # Errors
     /// Those of any write.
     pub fn reset_sync(&self, sync: &SyncKey) -> Result<()> {
-        runs::reset(&self.engine, sync)
+        ledger::reset(&self.engine, sync)
     }
 
     /// The reports of a sync's runs, newest first; as many as [`Options::runs_kept`] says.
@@ -259,7 +264,7 @@ impl Store {
     /// # Errors
     /// [`Error::Closed`].
     pub fn runs(&self, sync: &SyncKey) -> Result<Vec<RunReport>> {
-        runs::reports(&self.engine, sync)
+        ledger::reports(&self.engine, sync)
     }
 
     /// All syncs that ever had a run, ordered by their keys.
@@ -267,7 +272,7 @@ impl Store {
     /// # Errors
     /// [`Error::Closed`].
     pub fn syncs(&self) -> Result<Vec<SyncKey>> {
-        runs::syncs(&self.engine)
+        ledger::syncs(&self.engine)
     }
 
     /// Subscribes to what becomes visible from now on: commits, replacements, ended runs.
