@@ -81,6 +81,10 @@ impl Shell {
     }
 }
 
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -384,4 +388,176 @@ fn the_demo_agrees_with_itself() {
     let text = other.ok("demo one.json two.json one.json");
     assert!(text.contains("1 added, 1 updated, 1 unchanged"), "{text}");
     assert!(text.ends_with("Everything agrees.\n"), "{text}");
+}
+
+fn ndjson(ids: std::ops::Range<u32>) -> Vec<u8> {
+    ids.flat_map(|id| format!("{}\n", json!({"id": id})).into_bytes())
+        .collect()
+}
+
+const CONTACTS: &str = "-c acme -m Contact";
+
+#[test]
+fn import_deletes_what_is_gone_from_the_file_when_asked_to() {
+    let shell = Shell::new();
+    let import =
+        |options: &str, ids| shell.pipe(&format!("import {CONTACTS} {options}"), &ndjson(ids));
+    assert!(import("--batch 10", 0..40).status.success());
+    let all = import("--track-deletes --max-fraction 0.5", 0..30);
+    assert!(stdout(&all).contains("unchanged 30"), "{}", stdout(&all));
+    assert!(stdout(&all).contains("deleted 10"), "{}", stdout(&all));
+
+    // Too much is gone: nothing is deleted, and the window stays open for the next import.
+    let refused = import("--track-deletes --max-deleted 5", 0..10);
+    assert!(!refused.status.success());
+    assert!(
+        stderr(&refused).contains("20 of 30"),
+        "{}",
+        stderr(&refused)
+    );
+    let forced = import("--track-deletes --max-deleted 5 --force", 10..15);
+    assert!(
+        stdout(&forced).contains("deleted 15"),
+        "{}",
+        stdout(&forced)
+    );
+
+    let runs = shell.lines("runs --json --connection acme");
+    let statuses: Vec<_> = runs
+        .iter()
+        .map(|run| run["status"].as_str().expect("text"))
+        .collect();
+    assert_eq!(statuses, ["succeeded", "failed", "succeeded", "succeeded"]);
+    assert_eq!(runs[0]["models"]["Contact"]["deleted"], 15);
+    assert!(shell.ok("runs --last").contains("acme/import #4 succeeded"));
+}
+
+#[test]
+fn a_bad_line_deletes_nothing() {
+    let shell = Shell::new();
+    assert!(
+        shell
+            .pipe(&format!("import {CONTACTS}"), &ndjson(0..5))
+            .status
+            .success()
+    );
+    let mut bad = ndjson(0..1);
+    bad.extend_from_slice(b"{");
+    assert!(
+        !shell
+            .pipe(&format!("import {CONTACTS} --track-deletes"), &bad)
+            .status
+            .success()
+    );
+    assert_eq!(
+        shell
+            .lines(&format!("feed {CONTACTS} --filter deleted"))
+            .len(),
+        0
+    );
+}
+
+#[test]
+fn prune_and_purge_say_what_they_would_do_and_do_it() {
+    let shell = Shell::new();
+    let import =
+        |options: &str, ids| shell.pipe(&format!("import {CONTACTS} {options}"), &ndjson(ids));
+    assert!(import("--batch 100", 0..10).status.success());
+    assert!(import("--track-deletes", 0..8).status.success());
+    assert!(
+        shell
+            .ok(&format!("prune {CONTACTS} --older-than 30d"))
+            .contains("pruned 0 records")
+    );
+    let would = shell.ok(&format!("prune {CONTACTS} --limit 3 --dry-run"));
+    assert!(
+        would.starts_with("would have pruned 3 records up to "),
+        "{would}"
+    );
+    assert!(would.contains("more to go"), "{would}");
+    assert!(
+        shell
+            .ok(&format!("prune {CONTACTS} --limit 3"))
+            .starts_with("pruned 3 records")
+    );
+    let first = &shell.lines(&format!("get {CONTACTS} 0"))[0];
+    assert_eq!(first["record"], Value::Null);
+
+    // A consumer that has seen nothing yet holds deletions back.
+    let cursors: Vec<Value> = shell.lines(&format!("feed {CONTACTS}"));
+    let [first, .., last] = &cursors[..] else {
+        panic!("records")
+    };
+    let cursor = |line: &Value| line["cursor"].as_str().expect("a cursor").to_owned();
+    let acknowledge = |cursor: &str| {
+        shell.ok(&format!(
+            "consumers {CONTACTS} --name app --acknowledge {cursor}"
+        ))
+    };
+    acknowledge(&cursor(first));
+    assert!(
+        shell
+            .ok(&format!("purge {CONTACTS}"))
+            .contains("purged 0 records")
+    );
+    assert!(acknowledge(&cursor(last)).contains("0 behind"));
+    assert!(
+        shell
+            .ok(&format!("purge {CONTACTS}"))
+            .contains("purged 2 records")
+    );
+    let consumers = shell.lines(&format!("consumers {CONTACTS} --json"));
+    assert_eq!(
+        (&consumers[0]["name"], &consumers[0]["lag"]),
+        (&json!("app"), &json!(0))
+    );
+    shell.ok(&format!("consumers {CONTACTS} --name app --remove"));
+    assert_eq!(shell.ok(&format!("consumers {CONTACTS}")), "");
+    assert!(
+        !shell
+            .run(&format!("consumers {CONTACTS} --name app --restart"))
+            .status
+            .success()
+    );
+
+    let kept = shell.ok("maintain --prune-after 30d --delete-after 60d --purge");
+    assert_eq!(kept, "pruned 0  purged 0  feeds deleted 0\n");
+    assert!(!shell.run("maintain --prune-after 30").status.success());
+}
+
+#[test]
+fn checkpoints_and_metadata_are_shown_and_set() {
+    let shell = Shell::new();
+    assert!(
+        shell
+            .pipe(&format!("import {CONTACTS}"), &ndjson(0..1))
+            .status
+            .success()
+    );
+    let sync = "-c acme -s contacts";
+    assert_eq!(
+        shell.run(&format!("checkpoint {sync}")).status.code(),
+        Some(1)
+    );
+    let set = shell.lines(&format!(
+        "checkpoint {sync} --set {{\"page\":7}} --expect 0"
+    ));
+    assert_eq!(set[0], json!({"version": 1, "checkpoint": {"page": 7}}));
+    let conflict = shell.run(&format!("checkpoint {sync} --clear --expect 9"));
+    assert!(
+        stderr(&conflict).contains("version 1"),
+        "{}",
+        stderr(&conflict)
+    );
+    shell.ok(&format!("checkpoint {sync} --clear --expect 1"));
+    assert_eq!(
+        shell.run(&format!("checkpoint {sync}")).status.code(),
+        Some(1)
+    );
+    assert!(stderr(&shell.run(&format!("checkpoint {sync} --set 7"))).contains("object"));
+
+    assert_eq!(shell.run("metadata -c acme").status.code(), Some(1));
+    shell.ok("metadata -c acme --set {\"region\":\"eu\",\"n\":1}");
+    let merged = shell.lines("metadata -c acme --merge {\"n\":2}");
+    assert_eq!(merged[0], json!({"region": "eu", "n": 2}));
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
-use highwater::{Error, Feed, Totals};
+use highwater::{Error, Feed, RunOptions, Sweep, Totals};
 use indicatif::ProgressBar;
 use serde_json::value::RawValue;
 
@@ -28,6 +28,8 @@ const BATCH_BYTES: usize = 32 << 20;
 /// is counted as unchanged.
 ///
 /// Of several lines with the same id in one batch the first one counts; a later batch overwrites.
+///
+/// An import is a run of a sync: `highwater runs` tells what it did.
 #[derive(Args)]
 pub(crate) struct ImportArgs {
     #[command(flatten)]
@@ -47,14 +49,35 @@ pub(crate) struct ImportArgs {
     /// Do not wait for the disk after each batch, only at the end
     #[arg(long)]
     relaxed: bool,
+    /// Delete records that are not in the file, in one commit at its end. An import that stops
+    /// early deletes nothing, and is gone on with by the next one
+    #[arg(long)]
+    track_deletes: bool,
+    /// Delete nothing when it would be more records than this
+    #[arg(long, value_name = "RECORDS", requires = "track_deletes")]
+    max_deleted: Option<u64>,
+    /// Delete nothing when it would be more than this part of the feed, from 0.0 to 1.0
+    #[arg(long, value_name = "PART", requires = "track_deletes")]
+    max_fraction: Option<f64>,
+    /// Delete in spite of the limits
+    #[arg(long, requires = "track_deletes")]
+    force: bool,
+    /// Name of the sync that this is a run of
+    #[arg(long, value_name = "NAME", default_value = "import")]
+    sync: String,
 }
 
 pub(crate) fn run(at: &Location, args: &ImportArgs) -> anyhow::Result<ExitCode> {
     let input = input::open(&args.file)?;
     let store = at.open_or_create(args.relaxed)?;
     let started = Instant::now();
+    let run = store.begin_run(&args.feed.sync(&args.sync)?, RunOptions::new())?;
+    let feed = run.feed(args.feed.model())?;
+    if args.track_deletes {
+        feed.track_deletes_start()?;
+    }
     let mut import = Import {
-        feed: args.feed.of(&store)?,
+        feed,
         id_field: &args.id_field,
         batch: Vec::new(),
         lines: Vec::new(),
@@ -66,10 +89,16 @@ pub(crate) fn run(at: &Location, args: &ImportArgs) -> anyhow::Result<ExitCode> 
         .read(Lines::new(input.reader), args.batch as usize)
         .with_context(|| input.name);
     import.progress.finish_and_clear();
+    let done = read.and_then(|()| import.sweep(args));
     // What was saved is made safe and reported also when a line was bad.
+    let ended = match &done {
+        Ok(()) => run.succeed(),
+        Err(error) => run.fail(&format!("{error:#}")),
+    };
     let closed = store.close();
     report(&import.totals, started)?;
-    read?;
+    done?;
+    ended?;
     closed?;
     Ok(ExitCode::SUCCESS)
 }
@@ -97,6 +126,23 @@ impl Import<'_> {
             }
         }
         self.save()
+    }
+
+    /// Deletes what was not in the file, if that is asked for.
+    fn sweep(&mut self, args: &ImportArgs) -> anyhow::Result<()> {
+        if !args.track_deletes {
+            return Ok(());
+        }
+        let mut sweep = Sweep::new().force(args.force);
+        if let Some(records) = args.max_deleted {
+            sweep = sweep.max_deleted(records);
+        }
+        if let Some(fraction) = args.max_fraction {
+            sweep = sweep.max_fraction(fraction);
+        }
+        let swept = self.feed.track_deletes_end(&sweep)?;
+        self.totals.deleted += swept.deleted;
+        Ok(())
     }
 
     fn save(&mut self) -> anyhow::Result<()> {
@@ -151,7 +197,7 @@ fn record(line: &[u8], id_field: &str) -> anyhow::Result<Box<RawValue>> {
 }
 
 fn inputs(totals: &Totals) -> u64 {
-    totals.changed() + totals.unchanged + totals.duplicate
+    totals.added + totals.updated + totals.restored + totals.unchanged + totals.duplicate
 }
 
 fn report(totals: &Totals, started: Instant) -> anyhow::Result<()> {
@@ -159,11 +205,16 @@ fn report(totals: &Totals, started: Instant) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     let [added, updated] = [totals.added, totals.updated].map(grouped);
     let [unchanged, duplicate] = [totals.unchanged, totals.duplicate].map(grouped);
+    // Only an import that looks for deletions has any.
+    let deleted = match totals.deleted {
+        0 => String::new(),
+        deleted => format!("deleted {}  ", grouped(deleted)),
+    };
     let (seconds, rate) = (elapsed.as_secs_f64(), rate(inputs(totals), elapsed));
     writeln!(
         out,
         "added {added}  updated {updated}  unchanged {unchanged}  duplicate {duplicate}  \
-         ({seconds:.2} s, {rate})"
+         {deleted}({seconds:.2} s, {rate})"
     )?;
     Ok(())
 }

@@ -17,6 +17,8 @@ struct Line<'a> {
     last_modified_at: Timestamp,
     deleted_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pruned_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     record: Option<Payload<'a>>,
 }
 
@@ -38,6 +40,7 @@ pub(crate) fn write_line(out: &mut dyn Write, record: &Record<'_>) -> anyhow::Re
         first_seen_at: record.first_seen_at,
         last_modified_at: record.last_modified_at,
         deleted_at: record.deleted_at,
+        pruned_at: record.pruned_at,
         record: text.as_deref().zip(record.payload).map(payload),
     };
     serde_json::to_writer(&mut *out, &line)?;

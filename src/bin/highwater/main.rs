@@ -5,7 +5,10 @@
 //! included), 2 for a command line that was not understood, and 3 when another process has the
 //! store open, so that a script can try again.
 
+mod consumers;
 mod demo;
+mod documents;
+mod duration;
 mod feed;
 mod get;
 mod import;
@@ -13,6 +16,8 @@ mod input;
 mod line;
 mod open;
 mod rebuild;
+mod retention;
+mod runs;
 mod stats;
 mod terminal;
 mod verify;
@@ -50,6 +55,13 @@ enum Command {
     Feed(feed::ReadArgs),
     Get(get::GetArgs),
     Stats(stats::StatsArgs),
+    Runs(runs::RunsArgs),
+    Consumers(consumers::ConsumersArgs),
+    Checkpoint(documents::CheckpointArgs),
+    Metadata(documents::MetadataArgs),
+    Prune(retention::PruneArgs),
+    Purge(retention::PurgeArgs),
+    Maintain(retention::MaintainArgs),
     /// Check every checksum of the store, and every reference between its parts
     ///
     /// Damage is listed with file and offset, and the exit code is 1.
@@ -70,6 +82,13 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Feed(args) => feed::run(&at(given), &args),
         Command::Get(args) => get::run(&at(given), &args),
         Command::Stats(args) => stats::run(&at(given), &args),
+        Command::Runs(args) => runs::run(&at(given), &args),
+        Command::Consumers(args) => consumers::run(&at(given), &args),
+        Command::Checkpoint(args) => documents::checkpoint(&at(given), &args),
+        Command::Metadata(args) => documents::metadata(&at(given), &args),
+        Command::Prune(args) => retention::prune(&at(given), &args),
+        Command::Purge(args) => retention::purge(&at(given), &args),
+        Command::Maintain(args) => retention::maintain(&at(given), &args),
         Command::Verify => verify::run(&at(given)),
         Command::Rebuild => rebuild::run(&at(given)),
         Command::Demo(args) => demo::run(given, &args),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use highwater::{Durability, Error, Feed, Options, Store};
+use highwater::{Durability, Error, Feed, Options, Store, SyncKey};
 
 /// Between two attempts to open a store that another process has open.
 const RETRY: Duration = Duration::from_millis(20);
@@ -80,6 +80,15 @@ pub(crate) struct FeedArgs {
 }
 
 impl FeedArgs {
+    /// A sync that fills this feed.
+    pub(crate) fn sync(&self, name: &str) -> highwater::Result<SyncKey> {
+        SyncKey::new(&self.connection, name, &self.variant)
+    }
+
+    pub(crate) fn model(&self) -> &str {
+        &self.model
+    }
+
     pub(crate) fn of(&self, store: &Store) -> highwater::Result<Feed> {
         store.feed_variant(&self.connection, &self.model, &self.variant)
     }

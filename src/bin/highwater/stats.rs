@@ -85,23 +85,39 @@ fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {
     if report.feeds.is_empty() {
         return Ok(());
     }
-    let mut rows = vec![["feed", "live", "live bytes", "deleted", "frames"].map(str::to_owned)];
+    let head = [
+        "feed",
+        "live",
+        "live bytes",
+        "deleted",
+        "frames",
+        "consumers",
+        "behind",
+        "windows",
+    ];
+    let mut rows = vec![head.map(str::to_owned)];
     for feed in &report.feeds {
         let FeedStats {
             live,
             live_bytes,
             deleted,
             frames,
+            consumers,
+            max_lag,
+            windows,
             ..
         } = feed.stats;
         let [live, live_bytes, deleted, frames] = [live, live_bytes, deleted, frames].map(grouped);
+        let [consumers, max_lag, windows] = [consumers, max_lag, windows].map(grouped);
         let mut name = format!("{}/{}", feed.connection, feed.model);
         if feed.variant != "base" {
             name = format!("{name}/{}", feed.variant);
         }
-        rows.push([name, live, live_bytes, deleted, frames]);
+        rows.push([
+            name, live, live_bytes, deleted, frames, consumers, max_lag, windows,
+        ]);
     }
-    let widths: [usize; 5] = std::array::from_fn(|column| {
+    let widths: [usize; 8] = std::array::from_fn(|column| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.max().unwrap_or_default()
     });
