@@ -91,8 +91,8 @@ pub enum Error {
         /// The feed.
         feed: FeedKey,
     },
-    /// The replacement was given up, or the feed was hard-deleted meanwhile; what was staged is
-    /// gone.
+    /// What was staged to replace the feed is gone: the feed was hard-deleted meanwhile, or the
+    /// replacement is over.
     ReplaceLost {
         /// The feed.
         feed: FeedKey,
@@ -274,10 +274,7 @@ impl fmt::Display for Error {
             Self::RunEnded { run } => write!(f, "run {run} has ended"),
             Self::ReplaceInProgress { feed } => write!(f, "{feed} is being replaced already"),
             Self::ReplaceLost { feed } => {
-                write!(
-                    f,
-                    "the replacement of {feed} was given up, or the feed hard-deleted"
-                )
+                write!(f, "what was staged to replace {feed} is gone")
             }
             Self::UnknownConsumer { name } => write!(f, "there is no consumer {name:?}"),
             Self::CheckpointConflict {

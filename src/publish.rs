@@ -12,6 +12,7 @@ use crate::log::{Lsn, SegmentId};
 use crate::record::Totals;
 use crate::runs::RunReport;
 use crate::state::{State, StateOp};
+use crate::write::transaction::only_names;
 
 /// Where a frame was written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,13 +64,19 @@ impl Publication {
     /// Records where the frames are. Readers do not look past a feed's tail, so nothing shows yet.
     pub(crate) fn place<'a>(&self, frames: impl Iterator<Item = (&'a FrameHeader, Place)>) {
         for (header, place) in frames {
-            if header.kind != FrameKind::Records {
+            if !matches!(header.kind, FrameKind::Records | FrameKind::Marks) {
                 continue;
             }
             let of_frame =
                 |part: &&FeedPart| part.feed.id == header.feed && part.feed.epoch == header.epoch;
-            if let Some(part) = self.feeds.iter().find(of_frame) {
+            let Some(part) = self.feeds.iter().find(of_frame) else {
+                continue;
+            };
+            if header.kind == FrameKind::Records {
                 part.feed.published.write().directory.push(header, place);
+            }
+            // That records were named shows nowhere, so nobody has to wait for it.
+            if header.kind == FrameKind::Records || !part.marks.iter().all(only_names) {
                 part.feed.set_written(self.lsn);
             }
         }
@@ -95,14 +102,17 @@ impl Publication {
             published.apply(&part.marks);
             part.feed.note_purges(published);
         }
-        for (slot, state) in &self.swaps {
+        let swap = |(slot, state): &(Arc<FeedSlot>, Arc<FeedState>)| {
             state.set_staged(false);
-            slot.swap(state.clone());
-        }
+            slot.swap(state.clone())
+        };
+        let superseded: Vec<Arc<FeedState>> = self.swaps.iter().map(swap).collect();
         if let Some((state, operations)) = &self.state {
             state.publish(operations);
         }
         drop(feeds);
+        // Who waits there looks at what is published as soon as it is told.
+        superseded.iter().for_each(|state| state.supersede());
         for part in &self.feeds {
             part.feed.announce();
         }

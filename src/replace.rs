@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::feed::Feed;
 use crate::feed::marks::Mark;
 use crate::feed::slot::FeedSlot;
-use crate::log::format::Author;
+use crate::log::format::{Author, SyncId};
 use crate::write::transaction::{Stop, Transaction, transact};
 
 /// A feed being filled anew; made by [`Feed::replace`](crate::Feed::replace). Dropping it without
@@ -41,13 +41,18 @@ pub struct Replacement {
 
 impl Replacement {
     pub(crate) fn new(target: &Feed) -> Result<Self> {
+        // The handle may be one of an earlier replacement.
+        let target = Feed {
+            slot: target.engine.slot(&target.slot.key)?,
+            ..target.clone()
+        };
         let slot = begin(&target.engine, &target.slot)?;
         let staged = Feed {
             slot,
             ..target.clone()
         };
         Ok(Self {
-            target: target.clone(),
+            target,
             staged,
             finished: false,
         })
@@ -146,6 +151,10 @@ pub(crate) fn swap_in(
         deleted.sort_unstable();
         turn.marks.push(Mark::Purged(deleted));
     }
+    // Nor is a window of the staging one of the feed that comes of it.
+    let windows: Vec<SyncId> = turn.writer.windows.keys().copied().collect();
+    let closed = windows.into_iter().map(|sync| Mark::WindowClosed { sync });
+    turn.marks.extend(closed);
     turn.removes = true;
     // Held until readers see the new epoch: nobody may write to the old one behind its back.
     transaction.turn(public)?.removes = true;

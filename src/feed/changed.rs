@@ -60,6 +60,9 @@ impl Future for Changed {
             if !state.is_superseded() {
                 return Poll::Pending;
             }
+            if let Err(error) = self.feed.slot.check_not_abandoned() {
+                return Poll::Ready(Err(error));
+            }
         }
     }
 }

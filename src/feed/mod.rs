@@ -384,6 +384,7 @@ impl Feed {
             if found || !state.is_superseded() {
                 return Ok(found);
             }
+            self.slot.check_not_abandoned()?;
         }
     }
 

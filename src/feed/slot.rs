@@ -31,26 +31,20 @@ impl FeedSlot {
         self.current.read().clone()
     }
 
-    /// The state to write to.
-    ///
-    /// # Errors
-    /// [`Error::ReplaceLost`] when this is the place of an epoch that was given up.
-    pub(crate) fn writable(&self) -> Result<Arc<FeedState>> {
-        loop {
-            let state = self.current();
-            if !state.is_superseded() {
-                return Ok(state);
-            }
-            if Arc::ptr_eq(&state, &self.current()) {
-                let feed = self.key.clone();
-                return Err(Error::ReplaceLost { feed });
-            }
+    /// Refuses when this is the slot of a replacement that is over: its epoch was superseded, and
+    /// nothing is going to take its place here.
+    pub(crate) fn check_not_abandoned(&self) -> Result<()> {
+        let state = self.current();
+        // A swap puts the new epoch here before the old one is superseded.
+        if state.is_superseded() && Arc::ptr_eq(&state, &self.current()) {
+            let feed = self.key.clone();
+            return Err(Error::ReplaceLost { feed });
         }
+        Ok(())
     }
 
-    /// Puts another epoch in the place of the current one.
-    pub(crate) fn swap(&self, state: Arc<FeedState>) {
-        let old = std::mem::replace(&mut *self.current.write(), state);
-        old.supersede();
+    /// Puts another epoch in the place of the current one, which the caller has to supersede.
+    pub(crate) fn swap(&self, state: Arc<FeedState>) -> Arc<FeedState> {
+        std::mem::replace(&mut *self.current.write(), state)
     }
 }

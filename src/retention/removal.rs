@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use crate::consumers;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::feed::marks::Mark;
 use crate::feed::slot::FeedSlot;
 use crate::log::format::Author;
 use crate::retention::{Oldest, Removed, walk};
+use crate::state::StateKey;
 use crate::write::transaction::transact;
 
 /// Removes the oldest records entirely, without an event in the feed. Without bounds the whole feed
@@ -19,12 +20,9 @@ pub(crate) fn hard_delete(
     slot: &Arc<FeedSlot>,
     oldest: &Oldest,
 ) -> Result<Removed> {
-    let whole = oldest.until.is_none() && oldest.limit.is_none();
-    if slot.current().is_staged() {
-        // What is being filled is not there to be deleted; it can be given up.
-        let feed = slot.key.clone();
-        return Err(Error::ReplaceInProgress { feed });
-    }
+    // What is staged is no feed of its own: emptying it starts nothing over.
+    let is_public = Arc::ptr_eq(&engine.slot(&slot.key)?, slot);
+    let whole = is_public && oldest.until.is_none() && oldest.limit.is_none();
     let removed = transact(engine, &[slot], Author::default(), |transaction| {
         let turn = transaction.turn(slot)?;
         let walk = walk(turn, oldest, 0, |_| true)?;
@@ -37,6 +35,8 @@ pub(crate) fn hard_delete(
             registration.newest_epoch += 1;
             registration.epoch = registration.newest_epoch;
             transaction.register(slot, &registration);
+            // What used the old data says nothing about what comes now.
+            transaction.remove(StateKey::feed_use(slot.id));
             let epoch = registration.epoch;
             let state = engine.new_stream(slot, epoch, registration.options);
             transaction.swap(slot, state);

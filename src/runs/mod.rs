@@ -173,7 +173,8 @@ impl Run {
 
     /// Whether an older run was told to stop: what it still writes is refused.
     pub fn is_fenced(&self) -> bool {
-        let value = self.engine.state.get(&self.scope.key.state_key());
+        // Also what is not published yet: it was acknowledged.
+        let value = self.engine.state.turn().get(&self.scope.key.state_key());
         SyncRow::read(value.as_deref()).fenced_below > self.scope.run
     }
 

@@ -102,7 +102,7 @@ impl FeedTurn<'_> {
             self.compare_values(write, &mut changes)?;
             for change in changes.iter().filter(|c| c.outcome == Outcome::Unchanged) {
                 if let Some(found) = change.found {
-                    named.note(self, &self.feed.index.read(), found.entry.position());
+                    named.note(self, &self.feed.index.read(), found.entry.position(), true);
                 }
             }
         }
@@ -156,7 +156,7 @@ impl FeedTurn<'_> {
                 newest_seen = newest_seen.max(position);
                 let plain = position > pruned_through && position <= untouched_after;
                 if plain && same_content(write.verb, entry, *content) && !entry.is_deleted() {
-                    named.note(self, &resident, position);
+                    named.note(self, &resident, position, true);
                     continue;
                 }
             }
@@ -169,7 +169,8 @@ impl FeedTurn<'_> {
                     outcome = Outcome::Skipped;
                 }
                 if !outcome.is_change() {
-                    named.note(self, &resident, position);
+                    let same = outcome == Outcome::Unchanged;
+                    named.note(self, &resident, position, same);
                 }
             }
             outcomes[at] = outcome;

@@ -31,12 +31,19 @@ impl Named {
         }
     }
 
-    /// Notes the version that a write found and left as it is.
-    pub(crate) fn note(&mut self, turn: &FeedTurn<'_>, resident: &Resident, position: u64) {
+    /// Notes the version that a write found and left as it is; `same` says that it is what the
+    /// write brings, and was not only left alone.
+    pub(crate) fn note(
+        &mut self,
+        turn: &FeedTurn<'_>,
+        resident: &Resident,
+        position: u64,
+        same: bool,
+    ) {
         if position <= self.window_start {
             self.seen.push(position);
         }
-        if self.tracks_owner {
+        if self.tracks_owner && same {
             let claimed = turn.feed.published.read().marks.claimed_by(position);
             let owner = claimed.unwrap_or_else(|| turn.made(resident, position).0.sync);
             if owner != turn.author.sync {

@@ -84,10 +84,10 @@ fn attempt<T>(
 ) -> Result<T> {
     loop {
         engine.log.check_open()?;
-        let mut feeds = Vec::with_capacity(slots.len());
         for slot in slots {
-            feeds.push(slot.writable()?);
+            slot.check_not_abandoned()?;
         }
+        let mut feeds: Vec<Arc<FeedState>> = slots.iter().map(|slot| slot.current()).collect();
         // The order that locks are taken in.
         feeds.sort_by_key(|feed| feed.stream());
         feeds.dedup_by_key(|feed| feed.stream());

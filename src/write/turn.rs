@@ -127,14 +127,14 @@ impl<'a> FeedTurn<'a> {
         !self.changes.puts.is_empty() || !self.marks.iter().all(only_names)
     }
 
-    /// Whether nothing is to be committed.
+    /// Whether nothing is to be committed, and the turn need not be held until it is.
     pub(crate) fn is_idle(&self) -> bool {
-        self.changes.puts.is_empty() && self.marks.is_empty()
+        self.changes.puts.is_empty() && self.marks.is_empty() && !self.removes
     }
 
     /// Whether the only thing to be committed is that records were named.
     pub(crate) fn only_names(&self) -> bool {
-        self.changes.puts.is_empty() && self.marks.iter().all(only_names)
+        !self.removes && self.changes.puts.is_empty() && self.marks.iter().all(only_names)
     }
 
     /// The cursor of the newest change so far.

@@ -4,15 +4,22 @@
 //! After each crash: every acknowledged commit is there whole, no other is there in part, records
 //! and checkpoint agree, cursors are as they were, and consumers that stood anywhere converge. The
 //! same holds for crashes inside the recovery from a crash.
+//!
+//! There are three scripts: [`writing`] for records, checkpoints and the log's own life,
+//! [`syncing`] for runs, deletion windows and consumers, [`letting_go`] for pruning, removing and
+//! replacing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use highwater::storage::{ManualClock, MemoryStorage, Survivors};
-use highwater::{Action, Expected, List, Options, OwnedRecord, Store};
+use highwater::{
+    Action, Cursor, Error, Expected, Feed, List, Oldest, Options, OwnedRecord, Replacement, Run,
+    RunOptions, RunReport, RunStatus, Store, Sweep,
+};
 use serde_json::json;
 
-use crate::driver::{Driver, PATH};
+use crate::driver::{Driver, PATH, sync_key};
 
 const FEEDS: [&str; 2] = ["contact", "company"];
 
@@ -21,32 +28,102 @@ const FEEDS: [&str; 2] = ["contact", "company"];
 struct View {
     feeds: BTreeMap<&'static str, Vec<OwnedRecord>>,
     checkpoint: Option<Vec<u8>>,
+    /// By feed: open windows, and where the named consumer stands.
+    windows: BTreeMap<&'static str, u64>,
+    /// What the sync's window would delete now.
+    unseen: Option<Vec<String>>,
+    consumers: BTreeMap<&'static str, Option<Cursor>>,
+    /// As they are after a reopen: interrupted if they were going on, whenever that was noticed.
+    runs: Vec<RunReport>,
 }
 
-fn view(store: &Store) -> View {
+fn view(store: &Store, disk: &MemoryStorage, options: &Options) -> View {
+    let feed = |model: &str| store.feed("c", model).unwrap();
     let records = |model: &&'static str| {
-        let feed = store.feed("c", model).unwrap();
+        let feed = feed(model);
         let records: Vec<OwnedRecord> = feed.records(None).map(Result::unwrap).collect();
         let live = records
             .iter()
             .filter(|record| record.last_action != Action::Deleted);
-        assert_eq!(feed.count().unwrap(), live.count() as u64);
+        assert_eq!(feed.count().unwrap(), live.clone().count() as u64);
+        let bytes = live.map(|record| record.payload.as_ref().map_or(0, Vec::len) as u64);
+        assert_eq!(feed.size().unwrap(), bytes.sum::<u64>());
         (*model, records)
     };
+    let consumer = |model: &&'static str| {
+        let found = feed(model).consumers().unwrap();
+        (*model, found.first().map(|info| info.cursor))
+    };
+    let window = |model: &&'static str| (*model, feed(model).stats().unwrap().windows);
     let checkpoint = store.checkpoint("c", "sync", "").unwrap();
+    let mut runs = store.runs(&sync_key(0)).unwrap();
+    for run in &mut runs {
+        if run.status == RunStatus::Running {
+            run.status = RunStatus::Interrupted;
+            run.error = Some("the process ended".to_owned());
+            run.checkpoint_to = text(checkpoint.as_ref().map(|checkpoint| &checkpoint.json));
+        }
+        run.ended = None;
+    }
+    let windows: BTreeMap<&'static str, u64> = FEEDS.iter().map(window).collect();
     View {
         feeds: FEEDS.iter().map(records).collect(),
+        unseen: (windows["contact"] > 0).then(|| unseen(disk, options)),
+        windows,
+        consumers: FEEDS.iter().map(consumer).collect(),
+        runs,
         checkpoint: checkpoint.map(|checkpoint| checkpoint.json),
     }
 }
 
-/// One step of the script.
+/// Nobody can look into a window, so it is closed in a copy of the store.
+fn unseen(disk: &MemoryStorage, options: &Options) -> Vec<String> {
+    let copy = disk.crash(Survivors::All);
+    let store = options.clone().storage(Arc::new(copy)).open(PATH).unwrap();
+    let run = store.begin_run(&sync_key(0), RunOptions::new()).unwrap();
+    let contacts = run.feed("contact").unwrap();
+    contacts
+        .track_deletes_end(&Sweep::new().return_ids(true))
+        .unwrap()
+        .ids
+}
+
+fn text(json: Option<&Vec<u8>>) -> Option<String> {
+    json.map(|json| String::from_utf8(json.clone()).unwrap())
+}
+
+/// What a script holds on to between its steps.
+struct Hands<'a> {
+    store: &'a Store,
+    run: &'a mut Option<Run>,
+    replacement: &'a mut Option<Replacement>,
+}
+
+impl Hands<'_> {
+    fn feed(&self, model: &str) -> highwater::Result<Feed> {
+        self.store.feed("c", model)
+    }
+
+    /// A feed, written to by the run.
+    fn run_feed(&self, model: &str) -> highwater::Result<Feed> {
+        self.run.as_ref().unwrap().feed(model)
+    }
+
+    fn begin(&mut self, options: RunOptions) -> highwater::Result<()> {
+        *self.run = Some(self.store.begin_run(&sync_key(0), options)?);
+        Ok(())
+    }
+}
+
+/// One step of a script.
 enum Step {
-    Commit(fn(&Store) -> highwater::Result<()>),
+    Commit(fn(&mut Hands<'_>) -> highwater::Result<()>),
     SaveCatalog,
     Reopen,
     Rebuild,
 }
+
+type Script = fn() -> Vec<Step>;
 
 fn save(store: &Store, model: &str, ids: std::ops::Range<u32>, v: u32) -> highwater::Result<()> {
     let record = |id| json!({"id": id, "v": v, "pad": "x".repeat(40)});
@@ -71,40 +148,138 @@ fn page(store: &Store, at: u32) -> highwater::Result<()> {
 
 /// First open, load, update half, delete, undelete, merge, pages with checkpoints, segment rolls,
 /// catalog saves, clean reopens and a rebuild.
-fn script() -> Vec<Step> {
+fn writing() -> Vec<Step> {
     use Step::{Commit, Rebuild, Reopen, SaveCatalog};
     vec![
-        Commit(|store| save(store, "contact", 0..20, 0)),
-        Commit(|store| save(store, "company", 0..8, 0)),
-        Commit(|store| save(store, "contact", 5..15, 1)),
-        Commit(|store| {
-            store
-                .feed("c", "contact")?
+        Commit(|at| save(at.store, "contact", 0..20, 0)),
+        Commit(|at| save(at.store, "company", 0..8, 0)),
+        Commit(|at| save(at.store, "contact", 5..15, 1)),
+        Commit(|at| {
+            at.feed("contact")?
                 .batch_delete(&["3", "4", "5"])
                 .map(drop)
         }),
         SaveCatalog,
-        Commit(|store| save(store, "contact", 4..6, 2)),
-        Commit(|store| {
-            let contacts = store.feed("c", "contact")?;
+        Commit(|at| save(at.store, "contact", 4..6, 2)),
+        Commit(|at| {
+            let contacts = at.feed("contact")?;
             contacts
                 .batch_update(&[json!({"id": 7, "x": {"y": 1}})])
                 .map(drop)
         }),
-        Commit(|store| page(store, 1)),
+        Commit(|at| page(at.store, 1)),
         Reopen,
-        Commit(|store| page(store, 2)),
-        Commit(|store| save(store, "contact", 0..40, 3)),
-        Commit(|store| page(store, 3)),
+        Commit(|at| page(at.store, 2)),
+        Commit(|at| save(at.store, "contact", 0..40, 3)),
+        Commit(|at| page(at.store, 3)),
         SaveCatalog,
-        Commit(|store| page(store, 4)),
+        Commit(|at| page(at.store, 4)),
         Rebuild,
-        Commit(|store| page(store, 5)),
+        Commit(|at| page(at.store, 5)),
         Reopen,
     ]
 }
 
-struct Run {
+/// Saves through the run, with its checkpoint in the same commit.
+fn run_page(at: &Hands<'_>, ids: std::ops::Range<u32>, page: u32) -> highwater::Result<()> {
+    let record = |id| json!({"id": id, "v": 1, "pad": "x".repeat(40)});
+    let records: Vec<_> = ids.map(record).collect();
+    let mut batch = at.run.as_ref().unwrap().batch();
+    batch.save(&at.run_feed("contact")?, &records)?;
+    batch.run_checkpoint(&json!({"page": page}), Expected::Any)?;
+    batch.commit().map(drop)
+}
+
+/// Runs with pages and checkpoints, windows that stay open across reopens, a sweep, a reset, and
+/// a consumer that acknowledges.
+fn syncing() -> Vec<Step> {
+    use Step::{Commit, Rebuild, Reopen, SaveCatalog};
+    vec![
+        Commit(|at| save(at.store, "contact", 0..12, 1)),
+        Commit(|at| at.begin(RunOptions::new())),
+        Commit(|at| at.run_feed("contact")?.track_deletes_start().map(drop)),
+        Commit(|at| run_page(at, 0..3, 1)),
+        // Nothing of this page is news: it commits marks and the checkpoint.
+        Commit(|at| run_page(at, 3..6, 2)),
+        Commit(|at| at.feed("contact")?.consumer("app").map(drop)),
+        SaveCatalog,
+        Reopen,
+        Commit(|at| at.begin(RunOptions::new())),
+        Commit(|at| run_page(at, 10..14, 3)),
+        Commit(|at| {
+            let contacts = at.feed("contact")?;
+            let last = contacts.last_cursor()?.unwrap();
+            contacts.consumer("app")?.acknowledge(last)
+        }),
+        Commit(|at| {
+            let contacts = at.run_feed("contact")?;
+            contacts.track_deletes_end(&Sweep::new()).map(drop)
+        }),
+        Commit(|at| at.run.take().unwrap().succeed().map(drop)),
+        Commit(|at| at.begin(RunOptions::new())),
+        Commit(|at| at.run_feed("contact")?.track_deletes_start().map(drop)),
+        Commit(|at| at.begin(RunOptions::new().reset(true))),
+        Commit(|at| run_page(at, 5..8, 1)),
+        Rebuild,
+        Commit(|at| at.begin(RunOptions::new())),
+        Commit(|at| run_page(at, 20..22, 2)),
+        Commit(|at| at.run.take().unwrap().fail("no").map(drop)),
+        Reopen,
+    ]
+}
+
+/// Prunes, restores, removes, purges, and replaces, which is given up once and a crash finds
+/// half-done.
+fn letting_go() -> Vec<Step> {
+    use Step::{Commit, Rebuild, Reopen, SaveCatalog};
+    vec![
+        Commit(|at| save(at.store, "contact", 0..10, 0)),
+        Commit(|at| save(at.store, "company", 0..6, 0)),
+        Commit(|at| at.feed("contact")?.prune(&Oldest::all().limit(6)).map(drop)),
+        Commit(|at| save(at.store, "contact", 2..4, 0)),
+        Commit(|at| at.feed("contact")?.batch_delete(&["0", "2", "7"]).map(drop)),
+        Commit(|at| at.feed("contact")?.purge(&Oldest::all().limit(2)).map(drop)),
+        SaveCatalog,
+        Commit(|at| at.feed("contact")?.hard_delete(&Oldest::all().limit(3)).map(drop)),
+        Commit(|at| {
+            *at.replacement = Some(at.feed("contact")?.replace()?);
+            Ok(())
+        }),
+        Commit(|at| stage(at, 0..9, 5)),
+        SaveCatalog,
+        Commit(|at| {
+            drop(at.replacement.take());
+            save(at.store, "contact", 3..5, 6)
+        }),
+        Reopen,
+        Commit(|at| {
+            *at.replacement = Some(at.feed("contact")?.replace()?);
+            Ok(())
+        }),
+        Commit(|at| stage(at, 4..9, 7)),
+        Commit(|at| {
+            let staged = at.replacement.as_ref().unwrap().feed();
+            staged.batch_delete(&["5"]).map(drop)
+        }),
+        Commit(|at| at.replacement.take().unwrap().commit()),
+        Commit(|at| save(at.store, "contact", 0..6, 7)),
+        Commit(|at| at.feed("company")?.hard_delete(&Oldest::all()).map(drop)),
+        Rebuild,
+        Commit(|at| save(at.store, "company", 0..2, 8)),
+        Commit(|at| at.feed("contact")?.prune(&Oldest::all()).map(drop)),
+        Reopen,
+    ]
+}
+
+fn stage(at: &Hands<'_>, ids: std::ops::Range<u32>, v: u32) -> highwater::Result<()> {
+    let record = |id| json!({"id": id, "v": v, "pad": "x".repeat(40)});
+    let records: Vec<_> = ids.map(record).collect();
+    let staged = at.replacement.as_ref().unwrap().feed();
+    staged.batch_save(&records).map(drop)
+}
+
+struct Play {
+    script: Script,
     disk: MemoryStorage,
     options: Options,
     store: Option<Store>,
@@ -113,8 +288,8 @@ struct Run {
     started: usize,
 }
 
-impl Run {
-    fn new(disk: MemoryStorage, relaxed: bool) -> Self {
+impl Play {
+    fn new(script: Script, disk: MemoryStorage, relaxed: bool) -> Self {
         let options = Options::new()
             .background(false)
             .secret([9; 32])
@@ -126,6 +301,7 @@ impl Run {
             options
         };
         Self {
+            script,
             disk,
             options,
             store: None,
@@ -138,18 +314,24 @@ impl Run {
     fn play(&mut self, mut after_commit: impl FnMut(&Store)) -> highwater::Result<()> {
         let options = self.options.clone().storage(Arc::new(self.disk.clone()));
         self.store = Some(options.clone().open(PATH)?);
-        for step in script() {
+        let (mut run, mut replacement) = (None, None);
+        for step in (self.script)() {
             let store = self.store.as_ref().unwrap();
             match step {
                 Step::Commit(commit) => {
                     self.started += 1;
-                    commit(store)?;
+                    commit(&mut Hands {
+                        store,
+                        run: &mut run,
+                        replacement: &mut replacement,
+                    })?;
                     self.acknowledged += 1;
                     after_commit(store);
                 }
                 Step::SaveCatalog => store.checkpoint_catalog()?,
                 Step::Reopen | Step::Rebuild => {
                     store.close()?;
+                    (run, replacement) = (None, None);
                     let rebuild = matches!(step, Step::Rebuild);
                     let options = options.clone();
                     self.store = None;
@@ -168,18 +350,22 @@ impl Run {
 
 /// What the store shows after each commit of the script, from nothing on, and the operations it
 /// takes.
-fn rehearse() -> Vec<View> {
+fn rehearse(script: Script) -> Vec<View> {
     let mut views = vec![View {
-        feeds: FEEDS.map(|f| (f, vec![])).into(),
+        feeds: FEEDS.map(|feed| (feed, vec![])).into(),
+        windows: FEEDS.map(|feed| (feed, 0)).into(),
+        consumers: FEEDS.map(|feed| (feed, None)).into(),
         ..View::default()
     }];
-    let mut run = Run::new(MemoryStorage::new(), false);
-    run.play(|store| views.push(view(store))).unwrap();
+    let mut run = Play::new(script, MemoryStorage::new(), false);
+    let (disk, options) = (run.disk.clone(), run.options.clone());
+    run.play(|store| views.push(view(store, &disk, &options)))
+        .unwrap();
     views
 }
 
-fn operations(relaxed: bool) -> u64 {
-    let mut run = Run::new(MemoryStorage::new(), relaxed);
+fn operations(script: Script, relaxed: bool) -> u64 {
+    let mut run = Play::new(script, MemoryStorage::new(), relaxed);
     run.play(|_| ()).unwrap();
     run.disk.operations()
 }
@@ -190,6 +376,17 @@ fn live(records: &[OwnedRecord]) -> BTreeMap<&str, Option<&[u8]>> {
         .filter(|record| record.last_action != Action::Deleted);
     live.map(|record| (record.id.as_str(), record.payload.as_deref()))
         .collect()
+}
+
+/// Whether a record was hard-deleted, of which readers are not told: it went while it was live.
+fn forgotten(views: &[View], model: &str, id: &str) -> bool {
+    let find = |view: &View| {
+        let mut records = view.feeds[model].iter();
+        records.find(|record| record.id == id).cloned()
+    };
+    let live = |record: OwnedRecord| record.last_action != Action::Deleted;
+    let mut steps = views.windows(2);
+    steps.any(|step| find(&step[0]).is_some_and(live) && find(&step[1]).is_none())
 }
 
 /// How far the script was when it crashed, in commits.
@@ -213,9 +410,10 @@ struct Crash {
 
 /// Opens a disk after a crash and checks it. Returns the index of the view it is in.
 fn check(disk: &MemoryStorage, options: &Options, views: &[View], crash: Crash) -> usize {
+    let plain = options;
     let options = options.clone().storage(Arc::new(disk.clone()));
     let store = options.clone().open(PATH).unwrap();
-    let found = view(&store);
+    let found = view(&store, disk, plain);
     let candidates = crash.least..=crash.started.min(views.len() - 1);
     let Some(at) = candidates.clone().rev().find(|at| views[*at] == found) else {
         panic!("{crash:?}: the store is at none of the states {candidates:?}: {found:#?}");
@@ -226,14 +424,28 @@ fn check(disk: &MemoryStorage, options: &Options, views: &[View], crash: Crash) 
             let feed = store.feed("c", model).unwrap();
             let mut copy = live(before);
             let after = before.last().map(|record| record.cursor);
-            let page = feed.list(&List::new().after(after).limit(1000)).unwrap();
+            let list = List::new().limit(1000);
+            let page = match feed.list(&list.clone().after(after)) {
+                Err(Error::StaleCursor { .. } | Error::CursorExpired) => {
+                    copy.clear();
+                    feed.list(&list).unwrap()
+                }
+                page => page.unwrap(),
+            };
             for record in page.iter() {
                 match record.last_action {
                     Action::Deleted => copy.remove(record.id),
                     _ => copy.insert(record.id, record.payload),
                 };
             }
-            assert_eq!(copy, live(&found.feeds[model]));
+            let live = live(&found.feeds[model]);
+            let told = |id: &&str| live.contains_key(id) || !forgotten(&views[..=at], model, id);
+            copy.retain(|id, _| told(id));
+            assert!(copy.keys().eq(live.keys()), "{crash:?}: {copy:?}, not {live:?}");
+            let current = |(id, payload): (&&str, &Option<&[u8]>)| {
+                payload.is_none() || copy[id].is_none() || copy[id] == *payload
+            };
+            assert!(live.iter().all(current), "{crash:?}: {copy:?}, not {live:?}");
         }
     }
     let report = store.verify(|_, _| {}).unwrap();
@@ -274,12 +486,12 @@ fn images(disk: &MemoryStorage, seed: u64) -> Vec<Survivors> {
     images
 }
 
-fn enumerate(relaxed: bool) {
-    let views = rehearse();
-    let operations = operations(relaxed);
+fn enumerate(script: Script, relaxed: bool) {
+    let views = rehearse(script);
+    let operations = operations(script, relaxed);
     let (mut checked, mut nested) = (0, 0);
     for at in 0..operations {
-        let mut run = Run::new(MemoryStorage::new(), relaxed);
+        let mut run = Play::new(script, MemoryStorage::new(), relaxed);
         run.disk.stop_at(at);
         let outcome = run.play(|_| ());
         assert!(
@@ -347,10 +559,30 @@ fn crash_in_recovery(disk: &MemoryStorage, options: &Options, views: &[View], cr
 
 #[test]
 fn a_crash_at_any_operation_loses_nothing_that_was_acknowledged() {
-    enumerate(false);
+    enumerate(writing, false);
 }
 
 #[test]
 fn a_crash_at_any_operation_in_relaxed_mode_leaves_a_prefix() {
-    enumerate(true);
+    enumerate(writing, true);
+}
+
+#[test]
+fn a_crash_at_any_operation_of_a_sync_leaves_windows_and_reports_right() {
+    enumerate(syncing, false);
+}
+
+#[test]
+fn a_crash_at_any_operation_of_a_sync_in_relaxed_mode_leaves_a_prefix() {
+    enumerate(syncing, true);
+}
+
+#[test]
+fn a_crash_at_any_operation_of_letting_go_leaves_it_done_or_not_at_all() {
+    enumerate(letting_go, false);
+}
+
+#[test]
+fn a_crash_at_any_operation_of_letting_go_in_relaxed_mode_leaves_a_prefix() {
+    enumerate(letting_go, true);
 }

@@ -4,12 +4,28 @@ use highwater::Options;
 use highwater::storage::Survivors;
 use proptest::prelude::*;
 
-use crate::driver::{Driver, FEEDS};
-use crate::reference::{Doc, FeedNo, Write};
+use crate::driver::{Driver, FEEDS, SYNCS};
+use crate::operations::{End, LetGo};
+use crate::reference::{Doc, FeedNo, SyncNo, Write};
+
+/// Somebody who writes: outside of runs, or through the run of a sync, if there is one.
+type Who = Option<SyncNo>;
 
 #[derive(Clone, Debug)]
 enum Step {
     Commit(Vec<(FeedNo, Write)>, Option<u64>),
+    CommitBy(Who, bool, Vec<(FeedNo, Write)>, Option<u64>),
+    BeginRun(SyncNo, bool),
+    EndRun(SyncNo, End),
+    OpenWindow(Who, FeedNo),
+    Sweep(Who, FeedNo, bool, u64),
+    Bookmark(FeedNo),
+    LetGo(LetGo, FeedNo, bool, u64),
+    HardDeleteAll(FeedNo),
+    Acknowledge(FeedNo),
+    Stage(FeedNo),
+    WriteStaged(Write),
+    EndStaged(bool),
     Read { reader: usize, limit: usize },
     Check,
     Flush,
@@ -46,7 +62,49 @@ fn write() -> impl Strategy<Value = Write> {
     ]
 }
 
+fn who() -> impl Strategy<Value = Who> {
+    prop::option::weighted(0.7, 0..SYNCS.len())
+}
+
+/// Runs, windows, bookmarks and all that lets go of data.
+fn upkeep() -> impl Strategy<Value = Step> {
+    let end = prop_oneof![
+        Just(End::Succeed),
+        Just(End::Fail),
+        Just(End::Interrupt),
+        Just(End::Drop)
+    ];
+    let what = prop_oneof![
+        2 => Just(LetGo::Prune),
+        1 => Just(LetGo::HardDelete),
+        2 => Just(LetGo::Purge),
+    ];
+    let max = prop_oneof![Just(u64::MAX), 0u64..6];
+    prop_oneof![
+        4 => (0..SYNCS.len(), prop::bool::weighted(0.2))
+            .prop_map(|(sync, reset)| Step::BeginRun(sync, reset)),
+        2 => (0..SYNCS.len(), end).prop_map(|(sync, end)| Step::EndRun(sync, end)),
+        4 => (who(), 0..FEEDS).prop_map(|(who, feed)| Step::OpenWindow(who, feed)),
+        5 => (who(), 0..FEEDS, any::<bool>(), max)
+            .prop_map(|(who, feed, own, max)| Step::Sweep(who, feed, own, max)),
+        3 => (0..FEEDS).prop_map(Step::Bookmark),
+        5 => (what, 0..FEEDS, any::<bool>(), 1u64..12)
+            .prop_map(|(what, feed, marked, limit)| Step::LetGo(what, feed, marked, limit)),
+        1 => (0..FEEDS).prop_map(Step::HardDeleteAll),
+        2 => (0..FEEDS).prop_map(Step::Acknowledge),
+        2 => (0..FEEDS).prop_map(Step::Stage),
+        4 => write().prop_map(Step::WriteStaged),
+        2 => prop::bool::weighted(0.7).prop_map(Step::EndStaged),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
+    let by = (
+        (who(), any::<bool>()),
+        prop::collection::vec((0..FEEDS, write()), 1..3),
+        prop::option::weighted(0.3, 0u64..1000),
+    )
+        .prop_map(|((who, merging), writes, at)| Step::CommitBy(who, merging, writes, at));
     let single = (0..FEEDS, write()).prop_map(|write| Step::Commit(vec![write], None));
     let several = (
         prop::collection::vec((0..FEEDS - 1, write()), 1..4),
@@ -62,6 +120,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => single,
         4 => several,
+        8 => by,
+        12 => upkeep(),
         6 => (any::<usize>(), 1usize..20).prop_map(|(reader, limit)| Step::Read { reader, limit }),
         1 => Just(Step::Check),
         1 => Just(Step::Flush),
@@ -79,6 +139,20 @@ fn run(options: Options, steps: Vec<Step>) {
     for step in steps {
         match step {
             Step::Commit(writes, checkpoint) => driver.commit(&writes, checkpoint),
+            Step::CommitBy(who, merging, writes, at) => {
+                driver.commit_by(who, merging, &writes, at);
+            }
+            Step::BeginRun(sync, reset) => driver.begin_run(sync, reset),
+            Step::EndRun(sync, end) => driver.end_run(sync, end),
+            Step::OpenWindow(who, feed) => driver.open_window(who, feed),
+            Step::Sweep(who, feed, own, max) => driver.sweep(who, feed, own, max),
+            Step::Bookmark(feed) => driver.set_bookmark(feed),
+            Step::LetGo(what, feed, marked, limit) => driver.let_go(what, feed, marked, limit),
+            Step::HardDeleteAll(feed) => driver.hard_delete_all(feed),
+            Step::Acknowledge(feed) => driver.acknowledge(feed),
+            Step::Stage(feed) => driver.stage(feed),
+            Step::WriteStaged(write) => driver.write_staged(write),
+            Step::EndStaged(commit) => driver.end_staged(commit),
             Step::Read { reader, limit } => driver.step_reader(reader, limit),
             Step::Check => driver.check(),
             Step::Flush => driver.mark_durable(),

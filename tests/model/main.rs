@@ -4,6 +4,7 @@
 //! * [`reference`](mod@reference): the model
 //! * [`gate`]: a disk whose syncs can be held up
 //! * [`driver`]: one engine on a simulated disk, the model beside it, and standing readers
+//! * [`operations`]: what else the driver can do: runs, windows, letting go, replacing
 //! * [`histories`]: random histories, with crashes, reopens and clock jumps in them (P1, P2, P5)
 //! * [`cursors`]: each cursor guarantee of the contract as a test of its own (G4, G5)
 //! * [`trap`]: the visibility trap, and proof that the test for it can fail (P3)
@@ -21,5 +22,6 @@ mod cursors;
 mod driver;
 mod gate;
 mod histories;
+mod operations;
 mod reference;
 mod trap;

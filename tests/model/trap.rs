@@ -38,7 +38,7 @@ fn walk_into_the_trap(options: Options, saves: &[(u8, u8)], limit: usize, lost: 
     let record = serde_json::value::RawValue::from_string(body).unwrap();
     let _ = feed.batch_save(&[record]);
     let mut reader = std::mem::take(&mut driver.readers[0]);
-    while reader.step(&feed, limit) {}
+    while reader.step(&feed, limit, &Default::default()) {}
     driver.readers[0] = reader;
     driver.crash(Survivors::Synced);
     driver.converge(limit);
