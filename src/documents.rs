@@ -145,3 +145,45 @@ pub(crate) fn metadata_merge(
         Ok(Some(merged))
     }
 }
+
+/// Documents of other parts of this crate, such as schedules: JSON under a name of several parts.
+#[cfg(feature = "sync")]
+pub(crate) mod internal {
+    use serde::Serialize;
+    use serde::de::DeserializeOwned;
+
+    use crate::engine::Engine;
+    use crate::error::Result;
+    use crate::log::format::Author;
+    use crate::state::StateKey;
+    use crate::write::transaction::transact;
+
+    /// All documents whose names begin with these parts, in the order of their names.
+    pub(crate) fn all<T: DeserializeOwned>(engine: &Engine, name: &[&str]) -> Result<Vec<T>> {
+        engine.check_not_closed()?;
+        engine.make_all_visible();
+        let known = engine.state.with_prefix(&StateKey::document(name));
+        let values = known.into_iter().map(|(_, value)| value);
+        Ok(values
+            .filter_map(|value| serde_json::from_slice(&value).ok())
+            .collect())
+    }
+
+    /// Puts a document, durably; `None` removes it.
+    pub(crate) fn put<T: Serialize>(
+        engine: &Engine,
+        name: &[&str],
+        value: Option<&T>,
+    ) -> Result<()> {
+        // Made of plain fields, so that writing it as JSON cannot fail.
+        let value = value.and_then(|value| serde_json::to_vec(value).ok());
+        transact(engine, &[], Author::default(), |transaction| {
+            let key = StateKey::document(name);
+            match &value {
+                Some(value) => transaction.put(key, value.clone()),
+                None => transaction.remove(key),
+            }
+            Ok(())
+        })
+    }
+}

@@ -21,6 +21,8 @@ const TABLE_RUN: u8 = 5;
 const TABLE_TALLY: u8 = 6;
 const TABLE_CONSUMER: u8 = 7;
 const TABLE_FEED_USE: u8 = 8;
+#[cfg(feature = "sync")]
+const TABLE_DOCUMENT: u8 = 9;
 
 /// The encoded key of a state value: its table, then its fields.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -85,6 +87,12 @@ impl StateKey {
     /// When a run that used the feed last succeeded.
     pub(crate) fn feed_use(feed: FeedId) -> Self {
         Self(Encoder::default().u8(TABLE_FEED_USE).u64(feed.0).finish())
+    }
+
+    /// A document of another part of this crate, such as a schedule; `parts` are its name.
+    #[cfg(feature = "sync")]
+    pub(crate) fn document(parts: &[&str]) -> Self {
+        Self::named(TABLE_DOCUMENT, parts)
     }
 
     fn named(table: u8, parts: &[&str]) -> Self {

@@ -21,7 +21,10 @@ fn new_a_consumer_goes_on_after_what_it_acknowledged() {
     world.however_it_ends(|world| {
         let consumer = world.feed().consumer("app").unwrap();
         let page = consumer.list(List::new()).unwrap();
-        assert_eq!(page.iter().map(|r| r.id.to_owned()).collect::<Vec<_>>(), ["c"]);
+        assert_eq!(
+            page.iter().map(|r| r.id.to_owned()).collect::<Vec<_>>(),
+            ["c"]
+        );
         assert_eq!(consumer.cursor().unwrap(), shown(&world.feed())[1].cursor);
     });
 }
@@ -75,7 +78,10 @@ fn a_purge_keeps_the_deletions_that_a_consumer_has_yet_to_see() {
     for id in ["a", "b", "c"] {
         put(&feed, id, "1");
     }
-    let (slow, fast) = (feed.consumer("slow").unwrap(), feed.consumer("fast").unwrap());
+    let (slow, fast) = (
+        feed.consumer("slow").unwrap(),
+        feed.consumer("fast").unwrap(),
+    );
     for consumer in [&slow, &fast] {
         consumer.acknowledge(last(&feed)).unwrap();
     }
@@ -132,7 +138,10 @@ fn a_removed_consumer_is_unknown() {
     put(&feed, "a", "1");
     let (one, same) = (feed.consumer("app").unwrap(), feed.consumer("app").unwrap());
     one.remove().unwrap();
-    assert!(matches!(same.list(List::new()), Err(Error::UnknownConsumer { .. })));
+    assert!(matches!(
+        same.list(List::new()),
+        Err(Error::UnknownConsumer { .. })
+    ));
     let refused = same.acknowledge(last(&feed));
     assert!(matches!(refused, Err(Error::UnknownConsumer { .. })));
     assert!(matches!(feed.consumer(""), Err(Error::InvalidName { .. })));
@@ -148,7 +157,9 @@ fn subscribers_are_told_of_commits_with_cursors_and_counts() {
         Some(Event::Commit(commit)) => commit,
         other => panic!("not a commit: {other:?}"),
     };
-    let applied = feed.batch_save_raw(&[("a", "1"), ("before", "2"), ("b", "1")]).unwrap();
+    let applied = feed
+        .batch_save_raw(&[("a", "1"), ("before", "2"), ("b", "1")])
+        .unwrap();
     let commit = next();
     assert_eq!(&commit.feed, feed.key());
     assert_eq!((commit.totals.added, commit.totals.updated), (2, 1));
@@ -210,7 +221,10 @@ fn changed_reports_are_delivered_to_subscribers_however_a_run_ends() {
     let run = begin();
     world.store.fence_runs(&sync()).unwrap();
     let fenced = report();
-    assert_eq!((fenced.run, fenced.status), (run.id(), RunStatus::Interrupted));
+    assert_eq!(
+        (fenced.run, fenced.status),
+        (run.id(), RunStatus::Interrupted)
+    );
     drop(run);
     assert_eq!(events.try_next(), None, "it has ended already");
     let run = begin();

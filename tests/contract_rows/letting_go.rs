@@ -116,12 +116,22 @@ fn changed_hard_deleting_lowers_live_counts_by_live_records_only() {
         assert_eq!((feed.count().unwrap(), feed.size().unwrap()), (2, 7));
         assert_eq!(feed.get(&["a", "b"]).unwrap().len(), 0);
         assert!(told(&feed, tail).is_empty());
-        assert_eq!(feed.first_cursor().unwrap(), Some(record(&feed, "c").cursor));
+        assert_eq!(
+            feed.first_cursor().unwrap(),
+            Some(record(&feed, "c").cursor)
+        );
         assert_eq!(delete(&feed, "a"), Outcome::NotFound);
     });
     let feed = world.feed();
-    assert_eq!(put(&feed, "a", "11"), Outcome::Added, "as if it had never been");
-    assert_eq!(record(&feed, "a").first_seen_at, record(&feed, "a").last_modified_at);
+    assert_eq!(
+        put(&feed, "a", "11"),
+        Outcome::Added,
+        "as if it had never been"
+    );
+    assert_eq!(
+        record(&feed, "a").first_seen_at,
+        record(&feed, "a").last_modified_at
+    );
 }
 
 #[test]
@@ -165,11 +175,21 @@ fn hard_deleting_a_feed_leaves_other_feeds_alone() {
     let feed = with_four(&world);
     let others = [("c", "m", "eu"), ("c", "mm", ""), ("cm", "m", "")];
     for (connection, model, variant) in others {
-        put(&world.store.feed_variant(connection, model, variant).unwrap(), "a", "1");
+        put(
+            &world
+                .store
+                .feed_variant(connection, model, variant)
+                .unwrap(),
+            "a",
+            "1",
+        );
     }
     feed.hard_delete(&Oldest::all()).unwrap();
     for (connection, model, variant) in others {
-        let feed = world.store.feed_variant(connection, model, variant).unwrap();
+        let feed = world
+            .store
+            .feed_variant(connection, model, variant)
+            .unwrap();
         assert_eq!(feed.count().unwrap(), 1);
     }
 }
@@ -181,7 +201,10 @@ fn hard_deleting_a_feed_ends_a_replacement_of_it() {
     let replacement = feed.replace().unwrap();
     put(replacement.feed(), "new", "1");
     feed.hard_delete(&Oldest::all()).unwrap();
-    assert!(matches!(replacement.commit(), Err(Error::ReplaceLost { .. })));
+    assert!(matches!(
+        replacement.commit(),
+        Err(Error::ReplaceLost { .. })
+    ));
     assert_eq!(put(&feed, "later", "1"), Outcome::Added);
     drop(feed);
     world.however_it_ends(|world| assert_eq!(ids(&world.feed()), ["later"]));
@@ -197,7 +220,10 @@ fn a_limit_of_nothing_and_cursors_of_other_feeds_are_refused() {
     for operation in [Feed::prune, Feed::hard_delete, Feed::purge] {
         let refused = operation(&feed, &Oldest::all().limit(0));
         assert!(matches!(refused, Err(Error::InvalidArgument { .. })));
-        assert!(matches!(operation(&feed, &foreign), Err(Error::ForeignCursor)));
+        assert!(matches!(
+            operation(&feed, &foreign),
+            Err(Error::ForeignCursor)
+        ));
     }
     assert_eq!(ids(&feed).len(), 4);
 }
@@ -215,7 +241,10 @@ fn a_purge_removes_deletions_only() {
     let feed = world.feed();
     assert_eq!(counts(feed.purge(&Oldest::all()).unwrap()), (1, 0, false));
     assert_eq!(ids(&feed), ["c", "d"]);
-    assert_eq!((feed.count().unwrap(), feed.stats().unwrap().deleted), (2, 0));
+    assert_eq!(
+        (feed.count().unwrap(), feed.stats().unwrap().deleted),
+        (2, 0)
+    );
     assert_eq!(delete(&feed, "b"), Outcome::NotFound);
     assert_eq!(put(&feed, "b", "1"), Outcome::Added);
 }
@@ -238,7 +267,11 @@ fn a_reader_that_may_have_missed_a_purged_deletion_is_told_to_start_over() {
             feed.list(&List::new().after(text))
         };
         assert!(matches!(list(all), Err(Error::CursorExpired)));
-        assert_eq!(list(begun_after).unwrap().len(), 1, "c was on its first page");
+        assert_eq!(
+            list(begun_after).unwrap().len(),
+            1,
+            "c was on its first page"
+        );
         assert_eq!(list(passed).unwrap().len(), 0);
     });
     let feed = world.feed();
@@ -316,7 +349,10 @@ fn retention_hard_deletes_feeds_without_a_successful_run() {
     assert_eq!(done.feeds_deleted, 3);
     world.however_it_ends(|world| {
         let count = |model| world.store.feed("c", model).unwrap().count().unwrap();
-        assert_eq!(["kept", "failing", "left", "by hand"].map(count), [1, 0, 0, 0]);
+        assert_eq!(
+            ["kept", "failing", "left", "by hand"].map(count),
+            [1, 0, 0, 0]
+        );
         assert_eq!(world.store.maintain(&retention).unwrap().feeds_deleted, 0);
     });
 }
@@ -343,7 +379,11 @@ fn retention_purges_only_what_named_consumers_have_passed() {
     let world = World::new();
     let feed = with_four(&world);
     let retention = Retention::new().purge(true).step(1);
-    assert_eq!(world.store.maintain(&retention).unwrap().purged, 0, "nobody has passed it");
+    assert_eq!(
+        world.store.maintain(&retention).unwrap().purged,
+        0,
+        "nobody has passed it"
+    );
     let consumer = feed.consumer("app").unwrap();
     assert_eq!(world.store.maintain(&retention).unwrap().purged, 0);
     let events = world.store.subscribe().unwrap();

@@ -9,12 +9,7 @@
 //! * [`reads`]: pages, filters, actions relative to the reader
 //! * [`runs`]: checkpoints, runs, fencing, reports
 //! * [`consumers`]: named consumers, subscriptions
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    missing_docs,
-    unreachable_pub
-)]
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, unreachable_pub)]
 
 mod consumers;
 mod letting_go;

@@ -42,7 +42,10 @@ fn changed_a_filtered_walk_of_small_pages_gets_everywhere() {
     for limit in [1, 7, 1000] {
         let (mut found, mut cursor) = (Vec::new(), None);
         loop {
-            let list = List::new().filter(Action::Deleted).relative(false).limit(limit);
+            let list = List::new()
+                .filter(Action::Deleted)
+                .relative(false)
+                .limit(limit);
             let page = feed.list(&list.after(cursor)).unwrap();
             found.extend(page.iter().map(|record| record.id.to_owned()));
             assert!(Some(page.resume_cursor()) > cursor);
@@ -75,7 +78,9 @@ fn changed_all_seven_combinations_of_actions_mean_what_they_say() {
         assert_eq!(from_text, shouted);
         assert!(chosen.iter().all(|at| from_text.contains(all[*at])));
         for order in [Order::Ascending, Order::Descending] {
-            let page = feed.list(&List::new().filter(from_text).order(order)).unwrap();
+            let page = feed
+                .list(&List::new().filter(from_text).order(order))
+                .unwrap();
             let mut found: Vec<&str> = page.iter().map(|record| record.id).collect();
             if order == Order::Descending {
                 found.reverse();
@@ -96,7 +101,10 @@ fn new_relative_actions_added_after_the_cursor_is_added_however_often_it_changed
     put(&feed, "new", "3");
     put(&feed, "known", "2");
     world.however_it_ends(|world| {
-        let expected = [(Action::Added, "new".to_owned()), (Action::Updated, "known".to_owned())];
+        let expected = [
+            (Action::Added, "new".to_owned()),
+            (Action::Updated, "known".to_owned()),
+        ];
         assert_eq!(told(&world.feed(), cursor), expected);
     });
 }
@@ -112,12 +120,18 @@ fn new_relative_actions_added_and_deleted_after_the_cursor_is_left_out() {
     put(&feed, "brief", "2");
     delete(&feed, "brief");
     world.however_it_ends(|world| {
-        let page = world.feed().list(&List::new().after(cursor).limit(1)).unwrap();
+        let page = world
+            .feed()
+            .list(&List::new().after(cursor).limit(1))
+            .unwrap();
         assert!(page.is_empty() && !page.has_more());
         assert_eq!(page.resume_cursor(), last(&world.feed()));
     });
     delete(&world.feed(), "known");
-    assert_eq!(told(&world.feed(), cursor), [(Action::Deleted, "known".to_owned())]);
+    assert_eq!(
+        told(&world.feed(), cursor),
+        [(Action::Deleted, "known".to_owned())]
+    );
 }
 
 #[test]
@@ -138,7 +152,10 @@ fn new_relative_actions_known_then_deleted_and_added_again_is_updated() {
     });
     delete(&world.feed(), "known");
     for cursor in [cursor, later] {
-        assert_eq!(told(&world.feed(), cursor), [(Action::Deleted, "known".to_owned())]);
+        assert_eq!(
+            told(&world.feed(), cursor),
+            [(Action::Deleted, "known".to_owned())]
+        );
     }
 }
 
@@ -149,7 +166,9 @@ fn new_relative_actions_of_one_commit_and_one_moment_are_told_apart() {
     put(&feed, "a", "1");
     let mut batch = world.store.batch("c");
     // All of it at the same moment; the reader stops in the middle.
-    batch.save_raw(&feed, &[("b", "1"), ("c", "1"), ("d", "1")]).unwrap();
+    batch
+        .save_raw(&feed, &[("b", "1"), ("c", "1"), ("d", "1")])
+        .unwrap();
     let _ = batch.commit().unwrap();
     let page = feed.list(&List::new().limit(3)).unwrap();
     let middle = page.resume_cursor();
@@ -177,7 +196,9 @@ fn new_relative_actions_are_what_the_filter_goes_by() {
     let list = |action: Action, relative: bool| {
         let list = List::new().after(cursor).filter(action).relative(relative);
         let page = feed.list(&list).unwrap();
-        page.iter().map(|record| record.id.to_owned()).collect::<Vec<_>>()
+        page.iter()
+            .map(|record| record.id.to_owned())
+            .collect::<Vec<_>>()
     };
     assert_eq!(list(Action::Added, true), ["new"]);
     assert_eq!(list(Action::Updated, true), ["known"]);
@@ -216,7 +237,10 @@ fn new_relative_actions_hold_when_the_clock_goes_back() {
     delete(&feed, "known");
     put(&feed, "known", "2");
     put(&feed, "new", "2");
-    let expected = [(Action::Updated, "known".to_owned()), (Action::Added, "new".to_owned())];
+    let expected = [
+        (Action::Updated, "known".to_owned()),
+        (Action::Added, "new".to_owned()),
+    ];
     assert_eq!(told(&feed, cursor), expected);
 }
 

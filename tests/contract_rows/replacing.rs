@@ -23,7 +23,11 @@ fn changed_a_replacement_is_staged_and_swapped_in_whole_as_added() {
     let before = shown(&feed);
     let replacement = feed.replace().unwrap();
     let staged = replacement.feed().clone();
-    assert_eq!(put(&staged, "b", "older"), Outcome::Added, "compared with nothing");
+    assert_eq!(
+        put(&staged, "b", "older"),
+        Outcome::Added,
+        "compared with nothing"
+    );
     assert_eq!(put(&staged, "c", "1"), Outcome::Added);
     assert_eq!(put(&staged, "c", "2"), Outcome::Updated);
     assert_eq!(put(&staged, "b", "older"), Outcome::Unchanged);
@@ -35,7 +39,10 @@ fn changed_a_replacement_is_staged_and_swapped_in_whole_as_added() {
     world.however_it_ends(|world| {
         let feed = world.feed();
         let found = shown(&feed);
-        let told: Vec<_> = found.iter().map(|r| (r.id.as_str(), r.last_action)).collect();
+        let told: Vec<_> = found
+            .iter()
+            .map(|r| (r.id.as_str(), r.last_action))
+            .collect();
         assert_eq!(told, [("b", Action::Added), ("c", Action::Added)]);
         assert_eq!((feed.count().unwrap(), feed.size().unwrap()), (2, 6));
         let stale = feed.list(&List::new().after(cursor));
@@ -137,7 +144,10 @@ fn who_waits_finds_out() {
     };
     let events = world.store.subscribe().unwrap();
     replacement.commit().unwrap();
-    assert!(matches!(waiting.join().unwrap(), Err(Error::StaleCursor { .. })));
+    assert!(matches!(
+        waiting.join().unwrap(),
+        Err(Error::StaleCursor { .. })
+    ));
     let Some(Event::Replaced(key, _)) = events.try_next() else {
         panic!("subscribers are told")
     };
@@ -174,11 +184,18 @@ fn a_replacing_run_swaps_all_its_feeds_in_when_it_succeeds() {
         let other = world.store.feed("c", "other").unwrap();
         put(&other, "a", "1");
         put(&other, "b", "1");
-        let run = world.store.begin_run(&sync(), RunOptions::new().replace(true)).unwrap();
+        let run = world
+            .store
+            .begin_run(&sync(), RunOptions::new().replace(true))
+            .unwrap();
         put(&run.feed("m").unwrap(), "new", "1");
         put(&run.feed("other").unwrap(), "new", "1");
         assert_eq!(ids(&feed), ["a", "b"]);
-        let report = if succeeds { run.succeed() } else { run.fail("no") };
+        let report = if succeeds {
+            run.succeed()
+        } else {
+            run.fail("no")
+        };
         assert_eq!(report.unwrap().models["m"].added, 1);
         drop((feed, other));
         world.however_it_ends(|world| {
@@ -192,17 +209,27 @@ fn a_replacing_run_swaps_all_its_feeds_in_when_it_succeeds() {
 fn a_replacing_run_that_is_dropped_or_crashes_leaves_everything_as_it_was() {
     let mut world = World::new();
     let feed = with_old(&world);
-    let run = world.store.begin_run(&sync(), RunOptions::new().replace(true)).unwrap();
+    let run = world
+        .store
+        .begin_run(&sync(), RunOptions::new().replace(true))
+        .unwrap();
     put(&run.feed("m").unwrap(), "new", "1");
     drop(run);
     assert_eq!(ids(&feed), ["a", "b"]);
-    let run = world.store.begin_run(&sync(), RunOptions::new().replace(true)).unwrap();
+    let run = world
+        .store
+        .begin_run(&sync(), RunOptions::new().replace(true))
+        .unwrap();
     put(&run.feed("m").unwrap(), "new", "1");
     world.crash();
     drop((run, feed));
     assert_eq!(ids(&world.feed()), ["a", "b"]);
     let reports = world.store.runs(&sync()).unwrap();
-    assert!(reports.iter().all(|report| report.status == RunStatus::Interrupted));
+    assert!(
+        reports
+            .iter()
+            .all(|report| report.status == RunStatus::Interrupted)
+    );
 }
 
 #[test]
@@ -250,7 +277,10 @@ fn hard_deleting_what_is_staged_is_not_hard_deleting_the_feed() {
 fn a_window_opened_in_what_is_staged_is_closed_by_a_reset() {
     let world = World::new();
     with_old(&world);
-    let run = world.store.begin_run(&sync(), RunOptions::new().replace(true)).unwrap();
+    let run = world
+        .store
+        .begin_run(&sync(), RunOptions::new().replace(true))
+        .unwrap();
     let feed = run.feed("m").unwrap();
     put(&feed, "new", "1");
     feed.track_deletes_start().unwrap();

@@ -19,10 +19,14 @@ fn begin(world: &World) -> highwater::Run {
 #[test]
 fn changed_clearing_an_absent_checkpoint_succeeds() {
     let mut world = World::new();
-    world.store.clear_checkpoint("c", "sync", "", Expected::Any).unwrap();
+    world
+        .store
+        .clear_checkpoint("c", "sync", "", Expected::Any)
+        .unwrap();
     let run = begin(&world);
     run.clear_checkpoint(Expected::Any).unwrap();
-    run.save_checkpoint(&json!({"at": 1}), Expected::Absent).unwrap();
+    run.save_checkpoint(&json!({"at": 1}), Expected::Absent)
+        .unwrap();
     run.clear_checkpoint(Expected::Any).unwrap();
     run.clear_checkpoint(Expected::Any).unwrap();
     drop(run);
@@ -32,15 +36,27 @@ fn changed_clearing_an_absent_checkpoint_succeeds() {
 #[test]
 fn checkpoints_belong_to_exactly_their_sync() {
     let mut world = World::new();
-    let keys = [("c", "s", ""), ("c", "s", "eu"), ("c", "ss", ""), ("cc", "s", "")];
+    let keys = [
+        ("c", "s", ""),
+        ("c", "s", "eu"),
+        ("c", "ss", ""),
+        ("cc", "s", ""),
+    ];
     for (at, (connection, name, variant)) in keys.into_iter().enumerate() {
         let value = json!({"at": at});
         let expected = Expected::Absent;
-        world.store.save_checkpoint(connection, name, variant, &value, expected).unwrap();
+        world
+            .store
+            .save_checkpoint(connection, name, variant, &value, expected)
+            .unwrap();
     }
     world.however_it_ends(|world| {
         for (at, (connection, name, variant)) in keys.into_iter().enumerate() {
-            let found = world.store.checkpoint(connection, name, variant).unwrap().unwrap();
+            let found = world
+                .store
+                .checkpoint(connection, name, variant)
+                .unwrap()
+                .unwrap();
             assert_eq!(found.json, format!("{{\"at\":{at}}}").into_bytes());
         }
     });
@@ -88,16 +104,26 @@ fn new_after_any_crash_records_and_checkpoint_agree() {
 fn a_batch_that_loses_its_checkpoint_is_refused_whole() {
     let world = World::new();
     let run = begin(&world);
-    run.save_checkpoint(&json!({"at": 1}), Expected::Absent).unwrap();
+    run.save_checkpoint(&json!({"at": 1}), Expected::Absent)
+        .unwrap();
     let feed = run.feed("m").unwrap();
     let mut batch = run.batch();
     batch.save_raw(&feed, &[("a", "1")]).unwrap();
-    batch.run_checkpoint(&json!({"at": 2}), Expected::Version(7)).unwrap();
+    batch
+        .run_checkpoint(&json!({"at": 2}), Expected::Version(7))
+        .unwrap();
     let refused = batch.commit();
-    assert!(matches!(refused, Err(Error::CheckpointConflict { found: Some(1) })));
+    assert!(matches!(
+        refused,
+        Err(Error::CheckpointConflict { found: Some(1) })
+    ));
     assert_eq!(feed.count().unwrap(), 0);
     let report = run.succeed().unwrap();
-    assert_eq!(report.models.get("m"), None, "what was refused was not done");
+    assert_eq!(
+        report.models.get("m"),
+        None,
+        "what was refused was not done"
+    );
 }
 
 #[test]
@@ -156,7 +182,12 @@ fn declaring_runs_dead_fences_them_for_good() {
     let bystander = world.store.begin_run(&other, RunOptions::new()).unwrap();
     world.store.fence_runs(&sync()).unwrap();
     assert!(old.is_fenced() && !bystander.is_fenced());
-    assert!(old.feed("m").unwrap().batch_save_raw(&[("a", "1")]).is_err());
+    assert!(
+        old.feed("m")
+            .unwrap()
+            .batch_save_raw(&[("a", "1")])
+            .is_err()
+    );
     drop((old, bystander));
     world.however_it_ends(|world| {
         assert!(!begin(world).is_fenced());
@@ -172,7 +203,10 @@ fn an_ended_run_writes_no_more() {
     run.succeed().unwrap();
     let refused = feed.batch_save_raw(&[("a", "1")]);
     assert!(matches!(refused, Err(Error::RunEnded { run: 1 })));
-    assert!(matches!(feed.track_deletes_start(), Err(Error::RunEnded { .. })));
+    assert!(matches!(
+        feed.track_deletes_start(),
+        Err(Error::RunEnded { .. })
+    ));
     assert_eq!(feed.count().unwrap(), 0, "reading goes on");
 }
 
@@ -182,7 +216,8 @@ fn a_reset_clears_exactly_this_syncs_checkpoint_and_windows() {
     let other = SyncKey::new("c", "other", "").unwrap();
     for sync in [&sync(), &other] {
         let run = world.store.begin_run(sync, RunOptions::new()).unwrap();
-        run.save_checkpoint(&json!({"at": 1}), Expected::Any).unwrap();
+        run.save_checkpoint(&json!({"at": 1}), Expected::Any)
+            .unwrap();
         for model in ["m", "n"] {
             let feed = run.feed(model).unwrap();
             put(&feed, "a", "1");
@@ -204,7 +239,10 @@ fn a_reset_clears_exactly_this_syncs_checkpoint_and_windows() {
     // Fetching everything again reports true changes only.
     let run = begin(&world);
     let feed = run.feed("m").unwrap();
-    assert!(matches!(feed.track_deletes_end(&Sweep::new()), Err(Error::NoWindow { .. })));
+    assert!(matches!(
+        feed.track_deletes_end(&Sweep::new()),
+        Err(Error::NoWindow { .. })
+    ));
     let applied = feed.batch_save_raw(&[("a", "1"), ("b", "1")]).unwrap();
     assert_eq!(applied.outcomes, [Outcome::Unchanged, Outcome::Added]);
 }
@@ -212,9 +250,14 @@ fn a_reset_clears_exactly_this_syncs_checkpoint_and_windows() {
 /// A run that does a bit of everything.
 fn busy_run(world: &World) -> highwater::Run {
     let feed = world.feed();
-    let _ = feed.batch_save_raw(&[("a", "1"), ("b", "1"), ("c", "1"), ("d", "1")]).unwrap();
+    let _ = feed
+        .batch_save_raw(&[("a", "1"), ("b", "1"), ("c", "1"), ("d", "1")])
+        .unwrap();
     feed.prune(&highwater::Oldest::all().limit(1)).unwrap();
-    world.store.save_checkpoint("c", "sync", "", &json!({"at": 0}), Expected::Any).unwrap();
+    world
+        .store
+        .save_checkpoint("c", "sync", "", &json!({"at": 0}), Expected::Any)
+        .unwrap();
     world.clock.advance(SECOND);
     let run = begin(world);
     let feed = run.feed("m").unwrap();
@@ -224,7 +267,8 @@ fn busy_run(world: &World) -> highwater::Run {
     delete(&feed, "never");
     put(&feed, "e", "1");
     put(&run.feed("n").unwrap(), "x", "1");
-    run.save_checkpoint(&json!({"at": 1}), Expected::Any).unwrap();
+    run.save_checkpoint(&json!({"at": 1}), Expected::Any)
+        .unwrap();
     feed.track_deletes_end(&Sweep::new()).unwrap();
     // This one waits for a commit to be counted with.
     put(&feed, "b", "2");
@@ -251,8 +295,16 @@ fn changed_a_report_says_what_the_run_did_to_each_model() {
     assert_eq!((running.status, running.ended), (RunStatus::Running, None));
     let report = run.succeed().unwrap();
     check_busy(&report, 1);
-    assert_eq!(report.ended, Some(Timestamp::from_micros(START + 2 * SECOND)));
-    world.however_it_ends(|world| assert_eq!(world.store.runs(&sync()).unwrap(), [report.clone()]));
+    assert_eq!(
+        report.ended,
+        Some(Timestamp::from_micros(START + 2 * SECOND))
+    );
+    world.however_it_ends(|world| {
+        assert_eq!(
+            world.store.runs(&sync()).unwrap(),
+            std::slice::from_ref(&report)
+        );
+    });
 }
 
 #[test]
@@ -280,7 +332,10 @@ fn a_failed_run_keeps_what_it_committed_and_says_why() {
     world.however_it_ends(|world| {
         assert_eq!(ids(&world.feed()), ["a"]);
         let report = &world.store.runs(&sync()).unwrap()[0];
-        assert_eq!((report.status, report.error.as_deref()), (RunStatus::Failed, Some("no")));
+        assert_eq!(
+            (report.status, report.error.as_deref()),
+            (RunStatus::Failed, Some("no"))
+        );
     });
 }
 

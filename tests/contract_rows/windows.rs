@@ -19,7 +19,9 @@ fn with_three(world: &World) -> Feed {
 }
 
 fn sweep(feed: &Feed) -> Vec<String> {
-    let swept = feed.track_deletes_end(&Sweep::new().return_ids(true)).unwrap();
+    let swept = feed
+        .track_deletes_end(&Sweep::new().return_ids(true))
+        .unwrap();
     assert_eq!(swept.deleted, swept.ids.len() as u64);
     assert_eq!(swept.last_cursor.is_some(), swept.deleted > 0);
     swept.ids
@@ -47,7 +49,15 @@ fn a_sweep_deletes_what_was_neither_seen_nor_added() {
 fn every_write_marks_the_ids_it_names_whatever_the_outcome() {
     let world = World::new();
     let feed = world.feed();
-    let names = ["same", "other-spelling", "updated", "unchanged", "pruned", "skipped", "twice"];
+    let names = [
+        "same",
+        "other-spelling",
+        "updated",
+        "unchanged",
+        "pruned",
+        "skipped",
+        "twice",
+    ];
     let json: Vec<_> = names.map(|id| json!({"id": id, "v": 1})).to_vec();
     let _ = feed.batch_save(&json[4..5]).unwrap();
     prune_all(&feed);
@@ -55,17 +65,37 @@ fn every_write_marks_the_ids_it_names_whatever_the_outcome() {
     put(&feed, "unseen", "1");
     let before = last(&feed);
     let run = world.store.begin_run(&sync(), RunOptions::new()).unwrap();
-    let _ = run.feed("m").unwrap().batch_save(&[json!({"id": "skipped", "v": 2})]).unwrap();
+    let _ = run
+        .feed("m")
+        .unwrap()
+        .batch_save(&[json!({"id": "skipped", "v": 2})])
+        .unwrap();
     feed.track_deletes_start().unwrap();
     let outcome = |applied: highwater::Result<highwater::Applied>| applied.unwrap().outcomes[0];
     assert_eq!(outcome(feed.batch_save(&json[..1])), Outcome::Unchanged);
-    let spelt = serde_json::value::RawValue::from_string(r#"{"v":1.0,"id":"other-spelling"}"#.into());
-    assert_eq!(outcome(feed.batch_save(&[spelt.unwrap()])), Outcome::Unchanged);
-    assert_eq!(outcome(feed.batch_update(&[json!({"id": "updated", "v": 2})])), Outcome::Updated);
-    assert_eq!(outcome(feed.batch_update(&[json!({"id": "unchanged", "v": 1})])), Outcome::Unchanged);
-    assert_eq!(outcome(feed.batch_update(&[json!({"id": "pruned", "v": 2})])), Outcome::Pruned);
+    let spelt =
+        serde_json::value::RawValue::from_string(r#"{"v":1.0,"id":"other-spelling"}"#.into());
+    assert_eq!(
+        outcome(feed.batch_save(&[spelt.unwrap()])),
+        Outcome::Unchanged
+    );
+    assert_eq!(
+        outcome(feed.batch_update(&[json!({"id": "updated", "v": 2})])),
+        Outcome::Updated
+    );
+    assert_eq!(
+        outcome(feed.batch_update(&[json!({"id": "unchanged", "v": 1})])),
+        Outcome::Unchanged
+    );
+    assert_eq!(
+        outcome(feed.batch_update(&[json!({"id": "pruned", "v": 2})])),
+        Outcome::Pruned
+    );
     let merging = feed.ignore_if_modified_after(before);
-    assert_eq!(outcome(merging.batch_save(&[json!({"id": "skipped", "v": 3})])), Outcome::Skipped);
+    assert_eq!(
+        outcome(merging.batch_save(&[json!({"id": "skipped", "v": 3})])),
+        Outcome::Skipped
+    );
     let twice = feed.batch_save(&[&json[6], &json[6]]).unwrap();
     assert_eq!(twice.outcomes, [Outcome::Unchanged, Outcome::Duplicate]);
     assert_eq!(sweep(&feed), ["unseen"]);
@@ -100,7 +130,10 @@ fn seen_marks_are_as_durable_as_the_checkpoint_next_to_them() {
     put(&feed, "a", "1");
     let expected = highwater::Expected::Any;
     let at = json!({"page": 1});
-    world.store.save_checkpoint("c", "sync", "", &at, expected).unwrap();
+    world
+        .store
+        .save_checkpoint("c", "sync", "", &at, expected)
+        .unwrap();
     drop(feed);
     world.crash();
     assert!(world.store.checkpoint("c", "sync", "").unwrap().is_some());
@@ -111,10 +144,16 @@ fn seen_marks_are_as_durable_as_the_checkpoint_next_to_them() {
 fn ending_without_a_start_is_an_error() {
     let world = World::new();
     let feed = with_three(&world);
-    assert!(matches!(feed.track_deletes_end(&Sweep::new()), Err(Error::NoWindow { .. })));
+    assert!(matches!(
+        feed.track_deletes_end(&Sweep::new()),
+        Err(Error::NoWindow { .. })
+    ));
     feed.track_deletes_start().unwrap();
     assert_eq!(sweep(&feed), ["a", "b", "c"]);
-    assert!(matches!(feed.track_deletes_end(&Sweep::new()), Err(Error::NoWindow { .. })));
+    assert!(matches!(
+        feed.track_deletes_end(&Sweep::new()),
+        Err(Error::NoWindow { .. })
+    ));
 }
 
 #[test]
@@ -174,7 +213,10 @@ fn new_a_sweep_guard_refuses_keeps_the_window_open_and_can_be_forced() {
         let refused = feed.track_deletes_end(&guarded);
         assert!(matches!(
             refused,
-            Err(Error::SweepRefused { would_delete: 3, live: 4 })
+            Err(Error::SweepRefused {
+                would_delete: 3,
+                live: 4
+            })
         ));
         assert_eq!(shown(&feed), before, "nothing was deleted");
     }
@@ -183,10 +225,16 @@ fn new_a_sweep_guard_refuses_keeps_the_window_open_and_can_be_forced() {
     let feed = world.feed();
     // Still open, and it goes on seeing.
     put(&feed, "c", "1");
-    assert!(feed.track_deletes_end(&Sweep::new().max_deleted(1)).is_err());
+    assert!(
+        feed.track_deletes_end(&Sweep::new().max_deleted(1))
+            .is_err()
+    );
     let forced = Sweep::new().max_deleted(0).force(true).return_ids(true);
     let swept = feed.track_deletes_end(&forced).unwrap();
-    assert!(swept.ids.starts_with(&["a".to_owned(), "b".to_owned()]), "{swept:?}");
+    assert!(
+        swept.ids.starts_with(&["a".to_owned(), "b".to_owned()]),
+        "{swept:?}"
+    );
     assert!(!live(&feed).contains_key("a"));
 }
 
@@ -254,14 +302,19 @@ fn a_sync_that_sweeps_its_own_records_leaves_those_of_others() {
     let feed = run.feed("m").unwrap();
     feed.track_deletes_start().unwrap();
     put(&feed, "seen", "1");
-    let swept = feed.track_deletes_end(&Sweep::new().own_records(true).return_ids(true)).unwrap();
+    let swept = feed
+        .track_deletes_end(&Sweep::new().own_records(true).return_ids(true))
+        .unwrap();
     assert_eq!(swept.ids, ["mine"]);
 }
 
 #[test]
 fn a_feed_that_tracks_owners_knows_who_saved_a_record_last() {
     let mut world = World::new();
-    world.feed().configure(FeedOptions::new().track_owner(true)).unwrap();
+    world
+        .feed()
+        .configure(FeedOptions::new().track_owner(true))
+        .unwrap();
     let other = SyncKey::new("c", "other", "").unwrap();
     let save = |world: &World, sync: &SyncKey, ids: &[&str]| {
         let run = world.store.begin_run(sync, RunOptions::new()).unwrap();

@@ -90,8 +90,7 @@ pub fn prune_all(feed: &Feed) {
 
 pub fn record(feed: &Feed, id: &str) -> OwnedRecord {
     let page = feed.get(&[id]).unwrap();
-    let record = page.get(0).unwrap().to_owned();
-    record
+    page.get(0).unwrap().to_owned()
 }
 
 /// What the feed shows, oldest change first.

@@ -1,6 +1,6 @@
 //! The tables of `batch_save`, `batch_delete` and `batch_update`, and the merging strategy.
 
-use highwater::{Action, Error, FeedOptions, Feed, Outcome, RunOptions};
+use highwater::{Action, Error, Feed, FeedOptions, Outcome, RunOptions};
 use serde_json::json;
 
 use crate::world::{
@@ -19,9 +19,7 @@ fn with_a(world: &World) -> Feed {
 /// What the contract's table tells of a record after a save.
 fn row(feed: &Feed, id: &str) -> (Action, u64, Option<String>, bool) {
     let found = record(feed, id);
-    let payload = found
-        .payload
-        .map(|bytes| String::from_utf8(bytes).unwrap());
+    let payload = found.payload.map(|bytes| String::from_utf8(bytes).unwrap());
     assert_eq!(found.pruned_at.is_some(), payload.is_none());
     (
         found.last_action,
@@ -104,7 +102,8 @@ fn batch_save_live_pruned_same_json_value_is_restored() {
 fn batch_save_live_pruned_same_content_stays_pruned_where_the_feed_keeps_it_so() {
     let mut world = World::new();
     let feed = with_a(&world);
-    feed.configure(FeedOptions::new().keep_pruned(true)).unwrap();
+    feed.configure(FeedOptions::new().keep_pruned(true))
+        .unwrap();
     prune_all(&feed);
     let before = shown(&feed);
     assert_eq!(put(&feed, "a", "1"), Outcome::Unchanged);
@@ -136,9 +135,18 @@ fn batch_save_deleted_is_added_again_and_seen_for_the_first_time() {
     delete(&feed, "a");
     put(&feed, "z", "2");
     world.clock.advance(SECOND);
-    assert_eq!(put(&feed, "a", "1"), Outcome::Added, "though it is the same");
+    assert_eq!(
+        put(&feed, "a", "1"),
+        Outcome::Added,
+        "though it is the same"
+    );
     world.however_it_ends(|world| {
-        let expected = (Action::Added, START + 2 * SECOND, Some("1".to_owned()), true);
+        let expected = (
+            Action::Added,
+            START + 2 * SECOND,
+            Some("1".to_owned()),
+            true,
+        );
         assert_eq!(row(&world.feed(), "a"), expected);
         assert_eq!(record(&world.feed(), "a").deleted_at, None);
         assert_eq!(world.feed().count().unwrap(), 2);
@@ -188,7 +196,10 @@ fn changed_of_an_id_given_twice_the_first_one_wins_over_any_batch_length() {
     records.push(("r0".to_owned(), "second".to_owned()));
     let applied = feed.batch_save_raw(&records).unwrap();
     assert_eq!(applied.outcomes.last(), Some(&Outcome::Duplicate));
-    assert_eq!((applied.totals.added, applied.totals.duplicate), (20_000, 1));
+    assert_eq!(
+        (applied.totals.added, applied.totals.duplicate),
+        (20_000, 1)
+    );
     assert_eq!(record(&feed, "r0").payload.unwrap(), b"first");
 }
 
@@ -283,7 +294,10 @@ fn batch_update_merges_objects_and_replaces_the_rest() {
         assert_eq!(found.last_action, Action::Updated);
         assert_eq!(found.first_seen_at.as_micros(), START);
     });
-    assert_eq!(update(&world.feed(), json!({"id": "a", "x": null})), Outcome::Updated);
+    assert_eq!(
+        update(&world.feed(), json!({"id": "a", "x": null})),
+        Outcome::Updated
+    );
     assert_eq!(json_of(&world.feed(), "a")["x"], json!(null));
 }
 
@@ -292,15 +306,27 @@ fn changed_an_update_that_changes_nothing_is_unchanged() {
     let mut world = World::new();
     let feed = with_json(&world);
     let before = shown(&feed);
-    assert_eq!(update(&feed, json!({"id": "a", "x": {"y": 1.0}})), Outcome::Unchanged);
+    assert_eq!(
+        update(&feed, json!({"id": "a", "x": {"y": 1.0}})),
+        Outcome::Unchanged
+    );
     assert_eq!(shown(&feed), before);
     // The content is that of the merged value: saving it whole is no change either.
-    assert_eq!(update(&feed, json!({"id": "a", "x": {"y": 2}})), Outcome::Updated);
+    assert_eq!(
+        update(&feed, json!({"id": "a", "x": {"y": 2}})),
+        Outcome::Updated
+    );
     let whole = json!({"keep": true, "id": "a", "x": {"z": [1, 2], "y": 2}});
-    assert_eq!(feed.batch_save(&[&whole]).unwrap().outcomes, [Outcome::Unchanged]);
+    assert_eq!(
+        feed.batch_save(&[&whole]).unwrap().outcomes,
+        [Outcome::Unchanged]
+    );
     world.crash();
     let feed = world.feed();
-    assert_eq!(feed.batch_save(&[&whole]).unwrap().outcomes, [Outcome::Unchanged]);
+    assert_eq!(
+        feed.batch_save(&[&whole]).unwrap().outcomes,
+        [Outcome::Unchanged]
+    );
 }
 
 #[test]
@@ -309,7 +335,9 @@ fn batch_update_absent_or_deleted_is_not_found() {
     let feed = with_json(&world);
     delete(&feed, "a");
     let before = shown(&feed);
-    let applied = feed.batch_update(&[json!({"id": "a", "v": 1}), json!({"id": "b"})]).unwrap();
+    let applied = feed
+        .batch_update(&[json!({"id": "a", "v": 1}), json!({"id": "b"})])
+        .unwrap();
     assert_eq!(applied.outcomes, [Outcome::NotFound, Outcome::NotFound]);
     assert_eq!(shown(&feed), before);
 }
@@ -323,7 +351,10 @@ fn changed_updating_a_pruned_record_is_pruned_and_not_merged() {
     assert_eq!(update(&feed, json!({"id": "a", "v": 1})), Outcome::Pruned);
     world.however_it_ends(|world| {
         assert_eq!(shown(&world.feed()), before);
-        let applied = world.feed().batch_update(&[json!({"id": "a", "v": 1})]).unwrap();
+        let applied = world
+            .feed()
+            .batch_update(&[json!({"id": "a", "v": 1})])
+            .unwrap();
         assert_eq!((applied.totals.pruned, applied.last_cursor), (1, None));
     });
 }

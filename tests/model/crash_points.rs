@@ -154,11 +154,7 @@ fn writing() -> Vec<Step> {
         Commit(|at| save(at.store, "contact", 0..20, 0)),
         Commit(|at| save(at.store, "company", 0..8, 0)),
         Commit(|at| save(at.store, "contact", 5..15, 1)),
-        Commit(|at| {
-            at.feed("contact")?
-                .batch_delete(&["3", "4", "5"])
-                .map(drop)
-        }),
+        Commit(|at| at.feed("contact")?.batch_delete(&["3", "4", "5"]).map(drop)),
         SaveCatalog,
         Commit(|at| save(at.store, "contact", 4..6, 2)),
         Commit(|at| {
@@ -240,7 +236,11 @@ fn letting_go() -> Vec<Step> {
         Commit(|at| at.feed("contact")?.batch_delete(&["0", "2", "7"]).map(drop)),
         Commit(|at| at.feed("contact")?.purge(&Oldest::all().limit(2)).map(drop)),
         SaveCatalog,
-        Commit(|at| at.feed("contact")?.hard_delete(&Oldest::all().limit(3)).map(drop)),
+        Commit(|at| {
+            at.feed("contact")?
+                .hard_delete(&Oldest::all().limit(3))
+                .map(drop)
+        }),
         Commit(|at| {
             *at.replacement = Some(at.feed("contact")?.replace()?);
             Ok(())
@@ -441,11 +441,17 @@ fn check(disk: &MemoryStorage, options: &Options, views: &[View], crash: Crash) 
             let live = live(&found.feeds[model]);
             let told = |id: &&str| live.contains_key(id) || !forgotten(&views[..=at], model, id);
             copy.retain(|id, _| told(id));
-            assert!(copy.keys().eq(live.keys()), "{crash:?}: {copy:?}, not {live:?}");
+            assert!(
+                copy.keys().eq(live.keys()),
+                "{crash:?}: {copy:?}, not {live:?}"
+            );
             let current = |(id, payload): (&&str, &Option<&[u8]>)| {
                 payload.is_none() || copy[id].is_none() || copy[id] == *payload
             };
-            assert!(live.iter().all(current), "{crash:?}: {copy:?}, not {live:?}");
+            assert!(
+                live.iter().all(current),
+                "{crash:?}: {copy:?}, not {live:?}"
+            );
         }
     }
     let report = store.verify(|_, _| {}).unwrap();

@@ -222,7 +222,9 @@ impl Driver {
             .collect();
         let checkpoint = checkpoint.filter(|_| connection == "c");
         // One bookmark for all would be foreign to all feeds but one.
-        let bookmark = self.bookmark(first).filter(|_| merging && writes.len() == 1);
+        let bookmark = self
+            .bookmark(first)
+            .filter(|_| merging && writes.len() == 1);
         let by = By {
             author,
             after: bookmark.map(|bookmark| bookmark.sequence),
@@ -526,7 +528,11 @@ impl Driver {
                 .filter(|(_, record)| record.is_live())
                 .collect();
             let extra = |id: &&String| !live.contains_key(id) && !forgotten.contains(*id);
-            assert_eq!(reader.copy.keys().find(extra), None, "the consumer converges");
+            assert_eq!(
+                reader.copy.keys().find(extra),
+                None,
+                "the consumer converges"
+            );
             for (id, record) in live {
                 match &reader.copy.get(id) {
                     Some(Some(found)) => assert!(same_payload(found, &record.payload)),
@@ -675,7 +681,10 @@ fn check_record(found: Record<'_>, id: &str, expected: &ModelRecord) {
     assert_eq!(found.last_modified_at.as_micros(), expected.modified);
     let deleted = (!expected.is_live()).then_some(expected.modified);
     assert_eq!(found.deleted_at.map(|moment| moment.as_micros()), deleted);
-    assert_eq!(found.pruned_at.map(|moment| moment.as_micros()), expected.pruned);
+    assert_eq!(
+        found.pruned_at.map(|moment| moment.as_micros()),
+        expected.pruned
+    );
     match found.payload {
         Some(payload) => assert!(same_payload(payload, &expected.payload)),
         None => assert!(expected.pruned.is_some(), "{id} lacks its payload"),

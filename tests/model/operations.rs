@@ -5,9 +5,7 @@ use highwater::storage::Clock;
 use highwater::{Error, Feed, Oldest, Outcome, Removed, RunOptions, Sweep};
 
 use crate::driver::{Driver, Staged, sync_key};
-use crate::reference::{
-    Bounds, By, FeedNo, Model, ModelFeed, ModelRecord, Status, SyncNo, Write,
-};
+use crate::reference::{Bounds, By, FeedNo, Model, ModelFeed, ModelRecord, Status, SyncNo, Write};
 
 /// How a run ends.
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +86,9 @@ impl Driver {
         let author = self.author(sync, feed);
         let sync = author.map(|(sync, _)| sync);
         let sweep = Sweep::new().own_records(own).max_deleted(max);
-        let swept = self.writer(feed, author).track_deletes_end(&sweep.return_ids(true));
+        let swept = self
+            .writer(feed, author)
+            .track_deletes_end(&sweep.return_ids(true));
         let Some(unseen) = self.model_feed(feed).unseen(sync, own) else {
             assert!(matches!(swept, Err(Error::NoWindow { .. })), "{swept:?}");
             return;
@@ -262,9 +262,17 @@ impl Driver {
             return;
         }
         committed.unwrap();
-        let new = staged.model.feeds.get(&staged.feed).cloned().unwrap_or_default();
+        let new = staged
+            .model
+            .feeds
+            .get(&staged.feed)
+            .cloned()
+            .unwrap_or_default();
         let mut next = self.model_feed(staged.feed).start_over();
-        let live = new.records.into_iter().filter(|(_, record)| record.is_live());
+        let live = new
+            .records
+            .into_iter()
+            .filter(|(_, record)| record.is_live());
         let added = |(id, record)| {
             let action = highwater::Action::Added;
             (id, ModelRecord { action, ..record })

@@ -141,7 +141,8 @@ impl ModelFeed {
         bounds: Bounds,
         wanted: impl Fn(&ModelRecord) -> bool,
     ) -> (Vec<String>, bool) {
-        let within = |record: &ModelRecord| bounds.until.is_none_or(|until| record.sequence <= until);
+        let within =
+            |record: &ModelRecord| bounds.until.is_none_or(|until| record.sequence <= until);
         let all = self.in_order().into_iter();
         let mut all = all.filter(|(_, record)| within(record) && wanted(record));
         let taken = all.by_ref().take(bounds.limit as usize);
@@ -225,7 +226,9 @@ pub struct ModelRun {
 fn add_all(report: &mut Report, more: &Report) {
     for (feed, counts) in more {
         let all = report.entry(*feed).or_default();
-        all.iter_mut().zip(counts).for_each(|(all, more)| *all += more);
+        all.iter_mut()
+            .zip(counts)
+            .for_each(|(all, more)| *all += more);
     }
 }
 

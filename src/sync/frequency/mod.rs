@@ -129,7 +129,7 @@ impl Frequency {
         let newest_tick = |moment: u64| moment.saturating_sub(anchor) / period;
         let not_run = last_started
             .map(Timestamp::as_micros)
-            .filter(|started| *started >= anchor)
+            // A start before the anchor, by a clock that stepped back, stands for the first tick.
             .map_or(0, |started| newest_tick(started) + 1);
         let tick = not_run.max(newest_tick(now.as_micros()));
         Timestamp::from_micros(anchor.saturating_add(tick.saturating_mul(period)))

@@ -213,6 +213,11 @@ impl Webhook {
         }
     }
 
+    /// Where reports are sent.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Sends a header field along, such as one the receiver's gateway asks for.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
