@@ -75,7 +75,12 @@ impl Replacement {
             engine,
             &[public, staged],
             Author::default(),
-            |transaction| swap_in(transaction, public, staged),
+            |transaction| {
+                if let Some(run) = &self.target.run {
+                    run.check(transaction)?;
+                }
+                swap_in(transaction, public, staged)
+            },
         )?;
         finish(engine, public, staged, true);
         self.finished = true;

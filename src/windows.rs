@@ -133,10 +133,11 @@ pub(crate) fn close(feed: &Feed, sweep: &Sweep) -> Result<Swept> {
     }
     let mut tally = feed.run.as_deref().map(RunScope::tally);
     let swept = transact(&feed.engine, &[&feed.slot], author, |transaction| {
+        let swept = sweep_in(transaction.turn(&feed.slot)?, feed, sweep)?;
         if let Some(tally) = &mut tally {
+            // Not before the sweep: it lines up with everything that changes state.
             tally.check(transaction)?;
         }
-        let swept = sweep_in(transaction.turn(&feed.slot)?, feed, sweep)?;
         note_window(transaction, feed, false);
         if let Some(tally) = &mut tally {
             let totals = deletions(swept.deleted);

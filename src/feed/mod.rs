@@ -478,7 +478,7 @@ impl Feed {
     /// # Errors
     /// As for [`Feed::list`] for a cursor that is not of this feed; those of any write.
     pub fn prune(&self, oldest: &Oldest) -> Result<Removed> {
-        prune(&self.engine, &self.slot, oldest)
+        prune(&self.engine, self.run.as_deref(), &self.slot, oldest)
     }
 
     /// Removes the oldest records entirely, without an event in the feed: readers are not told.
@@ -488,7 +488,7 @@ impl Feed {
     /// # Errors
     /// As for [`Feed::prune`].
     pub fn hard_delete(&self, oldest: &Oldest) -> Result<Removed> {
-        hard_delete(&self.engine, &self.slot, oldest)
+        hard_delete(&self.engine, self.run.as_deref(), &self.slot, oldest)
     }
 
     /// Removes the oldest deletions from the feed, but none that a named consumer has yet to see.
@@ -498,7 +498,7 @@ impl Feed {
     /// # Errors
     /// As for [`Feed::prune`].
     pub fn purge(&self, oldest: &Oldest) -> Result<Removed> {
-        purge(&self.engine, &self.slot, oldest)
+        purge(&self.engine, self.run.as_deref(), &self.slot, oldest)
     }
 
     /// Begins to fill the feed anew; see [`Replacement`].

@@ -93,18 +93,20 @@ pub(crate) fn maintain(engine: &Engine, retention: &Retention) -> Result<Maintai
         if let Some(limit) = retention.delete_after.and_then(before)
             && is_abandoned(engine, &slot, limit)
         {
-            let _ = hard_delete(engine, &slot, &Oldest::all())?;
+            let _ = hard_delete(engine, None, &slot, &Oldest::all())?;
             done.feeds_deleted += 1;
             continue;
         }
         let old = retention.prune_after.and_then(before);
         if let Some(until) = old.and_then(|limit| newest_before(&slot, limit)) {
             done.pruned += in_steps(retention, Oldest::until(until), |step| {
-                prune(engine, &slot, step)
+                prune(engine, None, &slot, step)
             })?;
         }
         if retention.purge && !crate::consumers::list(engine, &slot)?.is_empty() {
-            done.purged += in_steps(retention, Oldest::all(), |step| purge(engine, &slot, step))?;
+            done.purged += in_steps(retention, Oldest::all(), |step| {
+                purge(engine, None, &slot, step)
+            })?;
         }
     }
     Ok(done)

@@ -12,7 +12,8 @@ use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::feed::page::check_cursor;
 use crate::feed::read::{Located, Span};
-use crate::write::transaction::Stop;
+use crate::runs::RunScope;
+use crate::write::transaction::{Stop, Transaction};
 use crate::write::turn::FeedTurn;
 
 /// How far an operation on the oldest records of a feed goes.
@@ -75,6 +76,11 @@ pub struct Removed {
     pub last_cursor: Option<Cursor>,
     /// Whether the limit left some for the next call.
     pub has_more: bool,
+}
+
+/// Whoever lets go of data through a run must not be fenced.
+fn check_run(run: Option<&RunScope>, transaction: &mut Transaction<'_>) -> Result<()> {
+    run.map_or(Ok(()), |run| run.check(transaction))
 }
 
 /// A walk over the oldest records of a feed, whose turn holds everybody else off.

@@ -9,7 +9,8 @@ use crate::error::Result;
 use crate::feed::marks::Mark;
 use crate::feed::slot::FeedSlot;
 use crate::log::format::Author;
-use crate::retention::{Oldest, Removed, walk};
+use crate::retention::{Oldest, Removed, check_run, walk};
+use crate::runs::RunScope;
 use crate::state::StateKey;
 use crate::write::transaction::transact;
 
@@ -17,6 +18,7 @@ use crate::write::transaction::transact;
 /// goes, and starts over in a new epoch.
 pub(crate) fn hard_delete(
     engine: &Engine,
+    run: Option<&RunScope>,
     slot: &Arc<FeedSlot>,
     oldest: &Oldest,
 ) -> Result<Removed> {
@@ -24,6 +26,7 @@ pub(crate) fn hard_delete(
     let is_public = Arc::ptr_eq(&engine.slot(&slot.key)?, slot);
     let whole = is_public && oldest.until.is_none() && oldest.limit.is_none();
     let removed = transact(engine, &[slot], Author::default(), |transaction| {
+        check_run(run, transaction)?;
         let turn = transaction.turn(slot)?;
         let walk = walk(turn, oldest, 0, |_| true)?;
         if oldest.dry_run || (walk.removed.records == 0 && !whole) {
@@ -54,7 +57,12 @@ pub(crate) fn hard_delete(
 }
 
 /// Removes the oldest deletions that every named consumer has passed.
-pub(crate) fn purge(engine: &Engine, slot: &Arc<FeedSlot>, oldest: &Oldest) -> Result<Removed> {
+pub(crate) fn purge(
+    engine: &Engine,
+    run: Option<&RunScope>,
+    slot: &Arc<FeedSlot>,
+    oldest: &Oldest,
+) -> Result<Removed> {
     let passed = consumers::passed_by_all(engine, slot)?;
     let Some(passed) = passed else {
         return Ok(Removed::default());
@@ -67,6 +75,7 @@ pub(crate) fn purge(engine: &Engine, slot: &Arc<FeedSlot>, oldest: &Oldest) -> R
         ..*oldest
     };
     transact(engine, &[slot], Author::default(), |transaction| {
+        check_run(run, transaction)?;
         let turn = transaction.turn(slot)?;
         let walk = walk(turn, &bounds, 0, |record| record.is_deleted())?;
         if walk.removed.records > 0 && !oldest.dry_run {

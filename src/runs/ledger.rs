@@ -85,29 +85,39 @@ fn with_windows<T>(
     close: bool,
     mut body: impl FnMut(&mut Transaction<'_>) -> Result<T, Stop>,
 ) -> Result<T> {
-    let value = engine.read_state(&sync.state_key())?;
-    let row = SyncRow::read(value.as_deref());
-    let mut slots = Vec::new();
-    if close {
-        for (model, variant) in &row.windows {
-            slots.push(engine.slot(&FeedKey::new(&sync.connection, model, variant)?)?);
-        }
-    }
     let author = Author {
         run: 0,
         sync: sync.id(engine),
     };
-    let borrowed: Vec<&Arc<FeedSlot>> = slots.iter().collect();
-    transact(engine, &borrowed, author, |transaction| {
-        for slot in &slots {
-            let sync = author.sync;
-            let turn = transaction.turn(slot)?;
-            if turn.writer.windows.contains_key(&sync) {
-                turn.marks.push(Mark::WindowClosed { sync });
+    loop {
+        let value = engine.read_state(&sync.state_key())?;
+        let windows = SyncRow::read(value.as_deref()).windows;
+        let mut slots = Vec::new();
+        if close {
+            for (model, variant) in &windows {
+                slots.push(engine.slot(&FeedKey::new(&sync.connection, model, variant)?)?);
             }
         }
-        body(transaction)
-    })
+        let borrowed: Vec<&Arc<FeedSlot>> = slots.iter().collect();
+        let done = transact(engine, &borrowed, author, |transaction| {
+            let newest = transaction.state(&sync.state_key());
+            if close && SyncRow::read(newest.as_deref()).windows != windows {
+                // Some were opened or closed since the feeds were looked up.
+                return Ok(None);
+            }
+            for slot in &slots {
+                let sync = author.sync;
+                let turn = transaction.turn(slot)?;
+                if turn.writer.windows.contains_key(&sync) {
+                    turn.marks.push(Mark::WindowClosed { sync });
+                }
+            }
+            body(transaction).map(Some)
+        })?;
+        if let Some(done) = done {
+            return Ok(done);
+        }
+    }
 }
 
 /// Clears a sync's checkpoint and windows, and fences its runs.

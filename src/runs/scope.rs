@@ -92,6 +92,16 @@ impl RunScope {
         }
     }
 
+    /// Refuses when the run has ended, or another one took over.
+    pub(crate) fn check(&self, transaction: &mut Transaction<'_>) -> Result<()> {
+        self.check_open()?;
+        let value = transaction.state(&self.key.state_key());
+        if SyncRow::read(value.as_deref()).fenced_below > self.run {
+            return Err(Error::RunFenced { run: self.run });
+        }
+        Ok(())
+    }
+
     /// Whether writes go to epochs that nobody sees yet.
     pub(crate) fn replaces(&self) -> bool {
         self.replaces
@@ -151,14 +161,8 @@ pub(crate) struct Tally<'a> {
 
 impl Tally<'_> {
     /// Refuses when the run has ended, or another one took over.
-    pub(crate) fn check(&mut self, transaction: &mut Transaction<'_>) -> Result<()> {
-        self.scope.check_open()?;
-        let value = transaction.state(&self.scope.key.state_key());
-        let run = self.scope.run;
-        if SyncRow::read(value.as_deref()).fenced_below > run {
-            return Err(Error::RunFenced { run });
-        }
-        Ok(())
+    pub(crate) fn check(&self, transaction: &mut Transaction<'_>) -> Result<()> {
+        self.scope.check(transaction)
     }
 
     /// Adds what the commit does.

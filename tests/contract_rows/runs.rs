@@ -299,12 +299,8 @@ fn changed_a_report_says_what_the_run_did_to_each_model() {
         report.ended,
         Some(Timestamp::from_micros(START + 2 * SECOND))
     );
-    world.however_it_ends(|world| {
-        assert_eq!(
-            world.store.runs(&sync()).unwrap(),
-            std::slice::from_ref(&report)
-        );
-    });
+    let reports = vec![report];
+    world.however_it_ends(|world| assert_eq!(world.store.runs(&sync()).unwrap(), reports));
 }
 
 #[test]
@@ -364,4 +360,50 @@ fn a_batch_of_a_run_takes_feeds_of_that_run_only() {
     let mut batch = world.store.batch("c");
     let refused = batch.run_checkpoint(&json!({}), Expected::Any);
     assert!(matches!(refused, Err(Error::MixedBatch)));
+}
+
+#[test]
+fn what_a_fenced_run_does_to_its_feeds_is_refused_too() {
+    let world = World::new();
+    let old = begin(&world);
+    let feed = old.feed("m").unwrap();
+    put(&feed, "a", "1");
+    let replacement = feed.replace().unwrap();
+    world.store.fence_runs(&sync()).unwrap();
+    let all = highwater::Oldest::all();
+    for operation in [
+        highwater::Feed::prune,
+        highwater::Feed::hard_delete,
+        highwater::Feed::purge,
+    ] {
+        let refused = operation(&feed, &all);
+        assert!(
+            matches!(refused, Err(Error::RunFenced { .. })),
+            "{refused:?}"
+        );
+    }
+    let refused = replacement.commit();
+    assert!(
+        matches!(refused, Err(Error::RunFenced { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(live(&world.feed())["a"], Some("1".to_owned()));
+}
+
+/// A window that is opened while its sync is being reset is closed, or it is opened by a run that
+/// came after, and the next reset finds it.
+#[test]
+fn a_reset_finds_every_window_whenever_it_was_opened() {
+    let world = World::new();
+    for round in 0..200 {
+        let run = begin(&world);
+        let feed = run.feed(&format!("m{}", round % 7)).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| feed.track_deletes_start());
+            scope.spawn(|| world.store.reset_sync(&sync()).unwrap());
+        });
+        drop(run);
+        world.store.reset_sync(&sync()).unwrap();
+        assert_eq!(feed.stats().unwrap().windows, 0, "in round {round}");
+    }
 }

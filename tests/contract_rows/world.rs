@@ -90,7 +90,7 @@ pub fn prune_all(feed: &Feed) {
 
 pub fn record(feed: &Feed, id: &str) -> OwnedRecord {
     let page = feed.get(&[id]).unwrap();
-    page.get(0).unwrap().to_owned()
+    page.get(0).map(|record| record.to_owned()).unwrap()
 }
 
 /// What the feed shows, oldest change first.
