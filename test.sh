@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs all tests: unit, property, crash and damage tests, the command line's, the documentation's, the example,
-# and a smoke run of the fuzz targets.
+# Runs all tests: unit, property, crash and damage tests, the command line's, the documentation's,
+# the example, and a smoke run of the fuzz targets.
 set -euo pipefail
 cd "$(dirname "$0")"
 cargo test --all-features

@@ -111,7 +111,7 @@ impl Run {
     /// The feed of a model, in the sync's connection and variant, to be written through this run.
     ///
     /// # Errors
-    /// [`Error::InvalidName`]; [`Error::ReplaceInProgress`] when the run replaces its feeds and
+    /// [`Error::InvalidName`](crate::Error::InvalidName); [`Error::ReplaceInProgress`](crate::Error::ReplaceInProgress) when the run replaces its feeds and
     /// somebody else is replacing this one.
     pub fn feed(&self, model: &str) -> Result<Feed> {
         self.scope.check_open()?;
@@ -135,7 +135,7 @@ impl Run {
     /// The sync's checkpoint.
     ///
     /// # Errors
-    /// [`Error::Closed`]. A failure to read is never an absent checkpoint.
+    /// [`Error::Closed`](crate::Error::Closed). A failure to read is never an absent checkpoint.
     pub fn checkpoint(&self) -> Result<Option<Checkpoint>> {
         let key = self.scope.key.checkpoint_key();
         if let Some(dry) = self.scope.dry() {
@@ -147,7 +147,7 @@ impl Run {
     /// Saves the sync's checkpoint.
     ///
     /// # Errors
-    /// As for [`Store::save_checkpoint`](crate::Store::save_checkpoint); [`Error::RunFenced`].
+    /// As for [`Store::save_checkpoint`](crate::Store::save_checkpoint); [`Error::RunFenced`](crate::Error::RunFenced).
     pub fn save_checkpoint<T: Serialize>(&self, value: &T, expected: Expected) -> Result<()> {
         let json = documents::checkpoint_json(value)?;
         self.set_checkpoint(Some(&json), expected)
@@ -181,7 +181,7 @@ impl Run {
     /// Ends the run as succeeded. What it staged, if it replaces its feeds, becomes visible.
     ///
     /// # Errors
-    /// [`Error::RunFenced`], and those of any write.
+    /// [`Error::RunFenced`](crate::Error::RunFenced), and those of any write.
     pub fn succeed(self) -> Result<RunReport> {
         self.end(RunStatus::Succeeded, None)
     }
