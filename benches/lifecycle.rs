@@ -192,7 +192,7 @@ fn replace(count: usize) {
         &format!("replace of {count}: filling the new epoch"),
         millis(load),
     );
-    let (commit, ()) = timed(|| replacement.commit().expect("committed"));
+    let (commit, _) = timed(|| replacement.commit().expect("committed"));
     row(&format!("replace of {count}: the commit"), millis(commit));
     assert_eq!(feed.count().expect("a count"), count as u64);
 }

@@ -85,7 +85,7 @@ pub use options::{Durability, FeedOptions, Options};
 pub use record::{
     Action, Actions, Applied, Outcome, OwnedRecord, ParseActionsError, Record, Timestamp, Totals,
 };
-pub use replace::Replacement;
+pub use replace::{Replaced, Replacement};
 pub use retention::maintain::{Maintained, Retention};
 pub use retention::{Oldest, Removed};
 pub use runs::{Run, RunOptions, RunReport, RunStatus, SyncKey};

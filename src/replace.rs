@@ -25,7 +25,9 @@ use crate::write::transaction::{Stop, Transaction, transact};
 /// let replacement = feed.replace()?;
 /// let _ = replacement.feed().batch_save_raw(&[("b", "new")])?;
 /// assert_eq!(feed.count()?, 2, "nothing shows yet");
-/// replacement.commit()?;
+/// let would = replacement.dry_run()?;
+/// assert_eq!((would.added, would.removed), (1, 2));
+/// assert_eq!(replacement.commit()?, would);
 /// assert_eq!(feed.count()?, 1);
 /// let stale = feed.list(&List::new().after(cursor));
 /// assert!(matches!(stale, Err(Error::StaleCursor { .. })));
@@ -68,23 +70,30 @@ impl Replacement {
     ///
     /// # Errors
     /// [`Error::ReplaceLost`] when the feed was hard-deleted meanwhile, and those of any write.
-    pub fn commit(mut self) -> Result<()> {
+    pub fn commit(mut self) -> Result<Replaced> {
         let engine: &Handle = &self.target.engine;
         let (public, staged) = (&self.target.slot, &self.staged.slot);
-        transact(
-            engine,
-            &[public, staged],
-            Author::default(),
-            |transaction| {
-                if let Some(run) = &self.target.run {
-                    run.check(transaction)?;
-                }
-                swap_in(transaction, public, staged)
-            },
-        )?;
+        let slots = [public, staged];
+        let replaced = transact(engine, &slots, Author::default(), |transaction| {
+            if let Some(run) = &self.target.run {
+                run.check(transaction)?;
+            }
+            swap_in(transaction, public, staged)
+        })?;
         finish(engine, public, staged, true);
         self.finished = true;
-        Ok(())
+        Ok(replaced)
+    }
+
+    /// What [`Replacement::commit`] would say now. Nothing is changed.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn dry_run(&self) -> Result<Replaced> {
+        Ok(Replaced {
+            added: self.staged.count()?,
+            removed: self.target.count()?,
+        })
     }
 
     /// Leaves the feed as it was.
@@ -98,6 +107,16 @@ impl Drop for Replacement {
             finish(engine, &self.target.slot, &self.staged.slot, false);
         }
     }
+}
+
+/// What a replacement did, or would do.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, serde::Serialize)]
+#[non_exhaustive]
+pub struct Replaced {
+    /// Live records the feed has now.
+    pub added: u64,
+    /// Live records it had before.
+    pub removed: u64,
 }
 
 /// Begins a new epoch of a feed. Returns where to write to it.
@@ -132,7 +151,7 @@ pub(crate) fn swap_in(
     transaction: &mut Transaction<'_>,
     public: &Arc<FeedSlot>,
     staged: &Arc<FeedSlot>,
-) -> Result<(), Stop> {
+) -> Result<Replaced, Stop> {
     let state = staged.current();
     let mut registration = transaction.registration(public);
     if registration.newest_epoch != state.epoch {
@@ -161,11 +180,14 @@ pub(crate) fn swap_in(
     let closed = windows.into_iter().map(|sync| Mark::WindowClosed { sync });
     turn.marks.extend(closed);
     turn.removes = true;
+    let added = turn.live;
     // Held until readers see the new epoch: nobody may write to the old one behind its back.
-    transaction.turn(public)?.removes = true;
+    let old = transaction.turn(public)?;
+    old.removes = true;
+    let removed = old.live;
     transaction.register(public, &registration);
     transaction.swap(public, state);
-    Ok(())
+    Ok(Replaced { added, removed })
 }
 
 /// After a swap, or instead of one: forgets the epoch that is not in use any more.

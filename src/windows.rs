@@ -133,9 +133,12 @@ pub(crate) fn close(feed: &Feed, sweep: &Sweep) -> Result<Swept> {
     }
     let mut tally = feed.run.as_deref().map(RunScope::tally);
     let swept = transact(&feed.engine, &[&feed.slot], author, |transaction| {
+        if let Some(run) = &feed.run {
+            run.check_now(&feed.engine)?;
+        }
         let swept = sweep_in(transaction.turn(&feed.slot)?, feed, sweep)?;
         if let Some(tally) = &mut tally {
-            // Not before the sweep: it lines up with everything that changes state.
+            // For good, and after the sweep: it lines up with everything that changes state.
             tally.check(transaction)?;
         }
         note_window(transaction, feed, false);

@@ -92,10 +92,21 @@ impl RunScope {
         }
     }
 
-    /// Refuses when the run has ended, or another one took over.
+    /// Refuses when the run has ended, or another one took over, for the rest of the transaction.
     pub(crate) fn check(&self, transaction: &mut Transaction<'_>) -> Result<()> {
-        self.check_open()?;
         let value = transaction.state(&self.key.state_key());
+        self.check_row(value)
+    }
+
+    /// The same as of now, without holding up everything that changes state.
+    pub(crate) fn check_now(&self, engine: &Engine) -> Result<()> {
+        // Also what is not published yet: it was acknowledged.
+        let value = engine.state.turn().get(&self.key.state_key());
+        self.check_row(value)
+    }
+
+    fn check_row(&self, value: Option<Vec<u8>>) -> Result<()> {
+        self.check_open()?;
         if SyncRow::read(value.as_deref()).fenced_below > self.run {
             return Err(Error::RunFenced { run: self.run });
         }

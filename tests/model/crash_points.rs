@@ -261,7 +261,7 @@ fn letting_go() -> Vec<Step> {
             let staged = at.replacement.as_ref().unwrap().feed();
             staged.batch_delete(&["5"]).map(drop)
         }),
-        Commit(|at| at.replacement.take().unwrap().commit()),
+        Commit(|at| at.replacement.take().unwrap().commit().map(drop)),
         Commit(|at| save(at.store, "contact", 0..6, 7)),
         Commit(|at| at.feed("company")?.hard_delete(&Oldest::all()).map(drop)),
         Rebuild,
