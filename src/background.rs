@@ -1,38 +1,47 @@
-//! The background thread of a store: syncs in relaxed durability, keeps the catalog close behind
-//! the log, and maintains the store if asked to. Closing the store stops it.
+//! The background threads of a store. One syncs in relaxed durability, keeps the catalog close
+//! behind the log, and maintains the store if asked to; the other compacts, so that the first need
+//! not wait for it. Closing the store stops them.
 
+use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
+use crate::compaction::compact;
 use crate::engine::Engine;
 use crate::options::Durability;
 use crate::retention::maintain::maintain;
 
-/// How often the thread looks at the log in durable mode, where it has only the catalog to mind.
+/// How often the threads look at the log when there is nothing to sync.
 const IDLE_INTERVAL: Duration = Duration::from_millis(200);
+/// Compaction looks at all feeds, so it looks only when the log has grown by this part.
+const GROWTH_PART: u64 = 16;
 
-/// The running thread; dropping it stops and joins the thread.
+/// The running threads; dropping it stops and joins them.
 #[derive(Debug)]
 pub(crate) struct Background {
     stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Background {
-    pub(crate) fn start(engine: &Arc<Engine>) -> std::io::Result<Self> {
+    pub(crate) fn start(engine: &Arc<Engine>) -> io::Result<Self> {
         let (stop, stopped) = bounded::<()>(0);
+        let mut background = Self {
+            stop: Some(stop),
+            threads: Vec::new(),
+        };
         let interval = match engine.options.durability {
             Durability::Durable => IDLE_INTERVAL,
             Durability::Relaxed { interval } => interval.max(Duration::from_millis(1)),
         };
-        let engine = engine.clone();
-        let run = move || {
+        let keep_up = {
+            let engine = engine.clone();
             let mut maintained = Instant::now();
-            while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-                tick(&engine);
+            move || {
+                keep_up(&engine);
                 if let Some((retention, every)) = &engine.options.maintenance
                     && maintained.elapsed() >= *every
                 {
@@ -42,29 +51,62 @@ impl Background {
                 }
             }
         };
-        let thread = std::thread::Builder::new()
-            .name("highwater".to_owned())
-            .spawn(run)?;
-        Ok(Self {
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        background.spawn("highwater", interval, stopped.clone(), keep_up)?;
+        if engine.options.compaction {
+            let engine = engine.clone();
+            let mut compacted_at = 0;
+            let clean_up = move || clean_up(&engine, &mut compacted_at);
+            background.spawn("highwater-compact", IDLE_INTERVAL, stopped, clean_up)?;
+        }
+        Ok(background)
+    }
+
+    fn spawn(
+        &mut self,
+        name: &str,
+        interval: Duration,
+        stopped: Receiver<()>,
+        mut work: impl FnMut() + Send + 'static,
+    ) -> io::Result<()> {
+        let run = move || {
+            while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+                work();
+            }
+        };
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        self.threads.push(thread.spawn(run)?);
+        Ok(())
     }
 }
 
 /// Failures are not reported from here: the log remembers its own, and a catalog that could not
 /// be saved is tried again at the next tick, and derived from the log if it comes to that.
-fn tick(engine: &Engine) {
+fn keep_up(engine: &Engine) {
     let _ = engine.log.flush();
     if engine.catalog_lag() >= engine.options.checkpoint_bytes {
         let _ = engine.save_catalog(false);
     }
 }
 
+/// Compacts when the log has grown since it was last done; a failure waits for as much again.
+fn clean_up(engine: &Engine, compacted_at: &mut u64) {
+    let appended = engine.log.appended_bytes();
+    let grown = appended - *compacted_at;
+    if grown < engine.options.segment_size {
+        return;
+    }
+    let len = |segment: &Arc<crate::log::segment::Segment>| segment.len().unwrap_or(0);
+    let log: u64 = engine.log.segments().iter().map(len).sum();
+    if grown >= log / GROWTH_PART {
+        *compacted_at = appended;
+        let _ = compact(engine);
+    }
+}
+
 impl Drop for Background {
     fn drop(&mut self) {
         self.stop = None;
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }

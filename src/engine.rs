@@ -13,6 +13,7 @@ use crate::background::Background;
 use crate::budget::Budget;
 use crate::catalog::{Catalog, FeedChanges, FeedRow, Save};
 use crate::checksum::checksum;
+use crate::compaction::Compactor;
 use crate::cursor::{FIRST_EPOCH, FeedId, StreamId};
 use crate::error::{Error, Result};
 use crate::events::Events;
@@ -27,6 +28,8 @@ use crate::index::{Index, IndexEntry};
 use crate::log::Lsn;
 use crate::log::commit::{Log, Stage};
 use crate::log::format::{Entry, FRAME_HEADER_LEN, FrameHeader, entry_table};
+use crate::log::manifest::Manifest;
+use crate::log::segment::Segment;
 use crate::options::{FeedOptions, Options};
 use crate::state::{Registration, State, StateKey};
 use crate::stats::FeedInfo;
@@ -46,6 +49,9 @@ pub(crate) struct Engine {
     pub(crate) background: Mutex<Option<Background>>,
     /// Given up when the store is closed, while handles may still be around.
     pub(crate) lock: Mutex<Option<Box<dyn StorageLock>>>,
+    /// Which files of the log are in force. The catalog is saved with it.
+    pub(crate) manifest: Mutex<Manifest>,
+    pub(crate) compactor: Mutex<Compactor>,
     closed: AtomicBool,
     /// Bytes of log when the catalog was last saved.
     saved_bytes: AtomicU64,
@@ -60,6 +66,7 @@ pub(crate) struct Parts {
     pub(crate) state: State,
     pub(crate) catalog: Catalog,
     pub(crate) rows: BTreeMap<StreamId, FeedRow>,
+    pub(crate) manifest: Manifest,
     pub(crate) lock: Box<dyn StorageLock>,
 }
 
@@ -93,6 +100,8 @@ impl Engine {
             events: Arc::default(),
             background: Mutex::new(None),
             lock: Mutex::new(Some(parts.lock)),
+            manifest: Mutex::new(parts.manifest),
+            compactor: Mutex::default(),
             closed: AtomicBool::new(false),
             saved_bytes: AtomicU64::new(0),
         }
@@ -160,6 +169,7 @@ impl Engine {
             .filter_map(|feed| feed.changes(whole))
             .collect();
         let state = self.state.changes(whole);
+        let manifest = self.manifest.lock().clone();
         // Read last: rows may know of frames that became durable after the position was taken.
         let durable_lsn = self.log.durable().0;
         let mut root = catalog.root;
@@ -168,6 +178,7 @@ impl Engine {
         let rows = catalog.save(Save {
             root,
             feeds,
+            manifest: &manifest,
             dropped: &dropped,
             state: &state,
             whole,
@@ -366,16 +377,22 @@ impl Engine {
         if resident.index.is_some() {
             return Ok(());
         }
-        let frames: Vec<FrameRef> = {
+        let frames: Vec<(FrameRef, Arc<Segment>)> = {
             let published = feed.published.read();
             let frames = published.directory.frames().iter();
             let visible = frames.filter(|f| f.live_count > 0 && f.lsn <= published.lsn);
-            visible.cloned().collect()
+            // Under the lock: compaction may replace them any time after.
+            visible
+                .map(|frame| Ok((frame.clone(), self.log.segment_of(frame)?)))
+                .collect::<Result<_>>()?
         };
-        let live: usize = frames.iter().map(|frame| frame.live_count as usize).sum();
+        let live: usize = frames
+            .iter()
+            .map(|(frame, _)| frame.live_count as usize)
+            .sum();
         let mut entries = Vec::with_capacity(live);
-        for frame in &frames {
-            self.read_entries(frame, &mut entries)?;
+        for (frame, segment) in &frames {
+            read_entries(frame, segment, &mut entries)?;
         }
         resident.index = Some(Index::build(entries));
         resident.pending.clear();
@@ -427,42 +444,31 @@ impl Engine {
             .resize(feed, resident.index.as_ref().map_or(0, Index::memory));
     }
 
-    /// Reads the live entries of a frame, verified as a whole.
-    fn read_entries(&self, frame: &FrameRef, entries: &mut Vec<IndexEntry>) -> Result<()> {
-        let Some(segment) = self.log.segment(frame.segment) else {
-            let path = frame.segment.path(self.log.dir());
-            return Err(Error::corrupt(
-                &path,
-                frame.offset,
-                "a frame's segment is missing",
-            ));
-        };
-        let (_, ids_at, _) = frame.areas();
-        let mut bytes = vec![0; (ids_at - frame.offset) as usize];
-        segment.read(&mut bytes, frame.offset)?;
-        let damaged = |what| Error::corrupt(&segment.path, frame.offset, what);
-        let (header, _) = FrameHeader::decode(&bytes, frame.offset, segment.header.nonce)
-            .ok_or_else(|| damaged("frame header"))?;
-        let table = &bytes[FRAME_HEADER_LEN..];
-        if header.first != frame.first || header.content_sum != checksum(0, &[table]) {
-            return Err(damaged("frame entries"));
+    /// The newest visible versions of records.
+    pub(crate) fn newest(
+        &self,
+        feed: &Arc<FeedState>,
+        keys: &[Fingerprint],
+    ) -> Result<Vec<Option<IndexEntry>>> {
+        self.newest_at(feed, keys).map(|(newest, _)| newest)
+    }
+
+    fn newest_at(
+        &self,
+        feed: &Arc<FeedState>,
+        keys: &[Fingerprint],
+    ) -> Result<(Vec<Option<IndexEntry>>, u64)> {
+        loop {
+            self.load_index(feed)?;
+            let resident = feed.index.read();
+            if resident.index.is_none() {
+                // Evicted in between by somebody else's load.
+                continue;
+            }
+            let tail = feed.published.read().tail;
+            let newest = keys.iter().map(|key| resident.visible(*key, tail));
+            return Ok((newest.collect(), tail));
         }
-        let table = entry_table(table);
-        for index in frame.live_from(0) {
-            let decode = |index: u32| table.get(index as usize).and_then(Entry::decode);
-            let entry = decode(index).ok_or_else(|| damaged("frame entries"))?;
-            let start = index
-                .checked_sub(1)
-                .and_then(decode)
-                .map_or(0, |before| before.body_end);
-            let position = frame.first + u64::from(index);
-            entries.push(IndexEntry::new(
-                &entry,
-                position,
-                entry.body_end.saturating_sub(start),
-            ));
-        }
-        Ok(())
     }
 
     /// The positions of the newest visible versions of `ids`, and the tail they were seen at.
@@ -472,17 +478,56 @@ impl Engine {
         ids: impl Iterator<Item = &'a str>,
     ) -> Result<(Vec<Option<u64>>, u64)> {
         let keys: Vec<Fingerprint> = ids.map(|id| self.hasher.id(id.as_bytes())).collect();
-        loop {
-            self.load_index(feed)?;
-            let resident = feed.index.read();
-            if resident.index.is_none() {
-                // Evicted in between by somebody else's load.
-                continue;
-            }
-            let tail = feed.published.read().tail;
-            let position = |key| resident.visible(key, tail).map(|entry| entry.position());
-            return Ok((keys.into_iter().map(position).collect(), tail));
+        let (newest, tail) = self.newest_at(feed, &keys)?;
+        let position = |newest: Option<IndexEntry>| newest.map(|entry| entry.position());
+        Ok((newest.into_iter().map(position).collect(), tail))
+    }
+
+    /// The state of an epoch, loaded if it is not in memory; `None` when it is over.
+    pub(crate) fn stream_in_use(&self, stream: StreamId) -> Result<Option<Arc<FeedState>>> {
+        if let Some(state) = self.feeds.lock().streams.get(&stream) {
+            return Ok(Some(state.clone()));
         }
+        let registration = self.registration(stream.feed);
+        match registration.filter(|known| known.epoch == stream.epoch) {
+            Some(known) => self
+                .stream(&known.key, stream, Some(known.options))
+                .map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Shows the frames of every feed, and up to where its payloads are pruned.
+    pub(crate) fn each_directory(&self, mut show: impl FnMut(&[FrameRef], u64)) -> Result<()> {
+        let (loaded, rows) = {
+            let feeds = self.feeds.lock();
+            let loaded: Vec<Arc<FeedState>> = feeds.streams.values().cloned().collect();
+            let rows = feeds.rows.iter();
+            let rows = rows.filter(|(stream, _)| !feeds.streams.contains_key(*stream));
+            let rows: Vec<FeedRow> = rows.map(|(_, row)| *row).collect();
+            (loaded, rows)
+        };
+        for feed in loaded {
+            let published = feed.published.read();
+            show(
+                published.directory.frames(),
+                published.marks.prunes.through(),
+            );
+        }
+        for row in rows {
+            let (frames, marks) = self.catalog.lock().frames(&row)?;
+            show(&frames, marks.prunes.through());
+        }
+        Ok(())
+    }
+
+    /// Removes files of the log that the manifest does not count any more. The catalog must have
+    /// been saved with it.
+    pub(crate) fn remove_retired(&self) -> Result<()> {
+        let manifest = self.manifest.lock().clone();
+        let segments = self.log.segments();
+        let mut retired = segments.iter().filter(|s| manifest.is_retired(s.id()));
+        retired.try_for_each(|segment| self.log.remove(segment))
     }
 
     /// Where the payload of a deleted record is: in the version before its deletion.
@@ -501,6 +546,37 @@ impl Engine {
             None => Err(Error::corrupt(span.path(), 0, "record entry")),
         }
     }
+}
+
+/// Reads the live entries of a frame, verified as a whole.
+fn read_entries(frame: &FrameRef, segment: &Segment, entries: &mut Vec<IndexEntry>) -> Result<()> {
+    let (_, ids_at, _) = frame.areas();
+    let mut bytes = vec![0; (ids_at - frame.offset) as usize];
+    segment.read(&mut bytes, frame.offset)?;
+    let damaged = |what| Error::corrupt(&segment.path, frame.offset, what);
+    let (header, _) = FrameHeader::decode(&bytes, frame.offset, segment.header.nonce)
+        .ok_or_else(|| damaged("frame header"))?;
+    let columns = &bytes[FRAME_HEADER_LEN..];
+    if header.first != frame.first || header.content_sum != checksum(0, &[columns]) {
+        return Err(damaged("frame entries"));
+    }
+    let table = entry_table(columns);
+    for bit in frame.live_from(0) {
+        let decode = |index: u32| table.get(index as usize).and_then(Entry::decode);
+        let index = frame.index_of(bit);
+        let entry = index.and_then(decode);
+        let (Some(index), Some(entry)) = (index, entry) else {
+            return Err(damaged("frame entries"));
+        };
+        let start = index
+            .checked_sub(1)
+            .and_then(decode)
+            .map_or(0, |before| before.body_end);
+        let position = frame.first + u64::from(bit);
+        let len = entry.body_end.saturating_sub(start);
+        entries.push(IndexEntry::new(&entry, position, len));
+    }
+    Ok(())
 }
 
 /// What the user's handles share: the store is closed when the last of them is dropped. The

@@ -40,6 +40,7 @@ mod budget;
 mod catalog;
 mod checksum;
 mod codec;
+mod compaction;
 mod consumers;
 mod cursor;
 mod documents;
@@ -69,6 +70,7 @@ mod verify;
 mod windows;
 mod write;
 
+pub use compaction::Compacted;
 pub use consumers::{Consumer, ConsumerInfo};
 pub use cursor::Cursor;
 pub use documents::{Checkpoint, Expected};

@@ -57,12 +57,15 @@ pub struct Options {
     pub(crate) segment_size: u64,
     pub(crate) checkpoint_bytes: u64,
     pub(crate) background: bool,
+    pub(crate) compaction: bool,
     pub(crate) maintenance: Option<(Retention, Duration)>,
     pub(crate) runs_kept: u64,
     pub(crate) create: bool,
     pub(crate) secret: Option<[u8; 32]>,
     #[cfg(feature = "simulate")]
     pub(crate) mutant: Option<Mutant>,
+    #[cfg(feature = "simulate")]
+    eager_compaction: bool,
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -76,12 +79,15 @@ impl Default for Options {
             segment_size: 64 << 20,
             checkpoint_bytes: 64 << 20,
             background: true,
+            compaction: true,
             maintenance: None,
             runs_kept: 20,
             create: true,
             secret: None,
             #[cfg(feature = "simulate")]
             mutant: None,
+            #[cfg(feature = "simulate")]
+            eager_compaction: false,
             storage: Arc::new(OsStorage),
             clock: Arc::new(SystemClock),
         }
@@ -148,6 +154,12 @@ impl Options {
         self
     }
 
+    /// Whether a background thread [compacts](Store::compact) the log as it grows; true by default.
+    pub fn compaction(mut self, compaction: bool) -> Self {
+        self.compaction = compaction;
+        self
+    }
+
     /// Whether a store that does not exist is created; true by default.
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
@@ -172,6 +184,21 @@ impl Options {
     pub(crate) fn publishes_before_sync(&self) -> bool {
         #[cfg(feature = "simulate")]
         return self.mutant == Some(Mutant::PublishBeforeSync);
+        #[cfg(not(feature = "simulate"))]
+        false
+    }
+
+    /// Has compaction replace every file that it may, worth it or not, for tests.
+    #[cfg(feature = "simulate")]
+    #[doc(hidden)]
+    pub fn eager_compaction(mut self, eager: bool) -> Self {
+        self.eager_compaction = eager;
+        self
+    }
+
+    pub(crate) fn compacts_eagerly(&self) -> bool {
+        #[cfg(feature = "simulate")]
+        return self.eager_compaction;
         #[cfg(not(feature = "simulate"))]
         false
     }

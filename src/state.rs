@@ -312,6 +312,17 @@ impl State {
     }
 
     /// All registered feeds.
+    /// Everything, as operations that put it.
+    pub(crate) fn all(&self) -> Vec<StateOp> {
+        let all = self.with_prefix(&StateKey(Vec::new())).into_iter();
+        let put = |(key, value)| StateOp {
+            key,
+            value: Some(value),
+        };
+        all.map(put).collect()
+    }
+
+    /// All registrations, in no order.
     pub(crate) fn registrations(&self) -> Vec<Registration> {
         let published = self.published.read();
         let feeds = published.values.iter().filter(|(key, _)| key.is_feed());

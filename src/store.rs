@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::background::Background;
+use crate::compaction::{Compacted, compact};
 use crate::documents::{self, Checkpoint, Expected};
 use crate::engine::Handle;
 use crate::error::{Error, Result};
@@ -324,6 +325,28 @@ impl Store {
     pub fn checkpoint_catalog(&self) -> Result<()> {
         self.engine.check_not_closed()?;
         self.engine.save_catalog(false)
+    }
+
+    /// Gives back the space of versions that nobody reads any more. The background thread does it
+    /// too, unless [told not to](Options::compaction). Nothing that readers or writers see changes.
+    ///
+    /// # Errors
+    /// An I/O error, or damage found on the way; then what was to be given back stays.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = highwater::Options::new().segment_size(4096).open(dir.path())?;
+    /// # let feed = store.feed("conn-42", "Contact")?;
+    /// for sync in 0..100 {
+    ///     let _ = feed.batch_save_raw(&[("ada", sync.to_string().repeat(100))])?;
+    /// }
+    /// let compacted = store.compact()?;
+    /// assert!(compacted.removed_bytes > compacted.written_bytes);
+    /// # Ok::<(), highwater::Error>(())
+    /// ```
+    pub fn compact(&self) -> Result<Compacted> {
+        self.engine.check_not_closed()?;
+        compact(&self.engine)
     }
 
     /// Reads every byte of the log's frames and checks every checksum, and the feeds against the

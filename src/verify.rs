@@ -7,8 +7,10 @@ use crate::cursor::StreamId;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::feed::state::FeedState;
-use crate::log::format::{FrameKind, SEGMENT_HEADER_LEN};
+use crate::log::Lsn;
+use crate::log::format::SEGMENT_HEADER_LEN;
 use crate::log::scan::{Scanned, damage_in, read_frame, stray_padding};
+use crate::recovery::packs::for_each_frame;
 use crate::state::Registration;
 
 /// What a verification looked at and found. See [`Store::verify`](crate::Store::verify).
@@ -40,16 +42,33 @@ impl VerifyReport {
 /// and the bytes there are.
 pub(crate) fn verify(engine: &Engine, mut progress: impl FnMut(u64, u64)) -> Result<VerifyReport> {
     let mut report = VerifyReport::default();
+    // Nothing is to be replaced while it is being looked at.
+    let _compactor = engine.compactor.lock();
+    let manifest = engine.manifest.lock().clone();
     let end = engine.log.durable_position()?;
     let segments = engine.log.segments();
     let total = segments.iter().map(|s| s.len()).sum::<Result<u64>>()?;
     let mut places = BTreeMap::new();
+    let (packs, segments): (Vec<_>, Vec<_>) = segments.into_iter().partition(|s| s.id().is_pack());
+    for pack in &packs {
+        report.segments += 1;
+        let walked = for_each_frame(pack, |frame| {
+            check_frame(&frame, &mut report, &mut places)?;
+            progress(report.bytes, total);
+            Ok(())
+        });
+        match walked {
+            Err(damage @ Error::Corrupt { .. }) => report.damage.push(damage),
+            walked => walked?,
+        }
+    }
     for (at, segment) in segments.iter().enumerate() {
         report.segments += 1;
         let next = segments.get(at + 1);
         let limit = next.map(|next| next.header.first_lsn);
         let mut offset = SEGMENT_HEADER_LEN as u64;
         let mut chain = segment.header.chain;
+        let mut lsn = Lsn(segment.header.first_lsn.0 - 1);
         while let Some(frame) = read_frame(segment, offset)? {
             let superseded = limit.is_some_and(|limit| frame.header.lsn >= limit);
             if frame.header.chain != chain || superseded || frame.header.lsn > end.lsn {
@@ -58,11 +77,12 @@ pub(crate) fn verify(engine: &Engine, mut progress: impl FnMut(u64, u64)) -> Res
             check_frame(&frame, &mut report, &mut places)?;
             offset += frame.header.frame_len();
             chain = frame.sum;
+            lsn = frame.header.lsn;
             progress(report.bytes, total);
         }
         // The segment must go on to where the next one, or the end of the log, takes over.
         let goes_on = match next {
-            Some(next) => next.header.chain == chain,
+            Some(next) => next.header.chain == manifest.follow(chain, lsn).0,
             None => end.segment == segment.id() && end.offset == offset,
         };
         if !goes_on {
@@ -82,19 +102,20 @@ pub(crate) fn verify(engine: &Engine, mut progress: impl FnMut(u64, u64)) -> Res
     Ok(report)
 }
 
-type Places = BTreeMap<(StreamId, u64), (u64, u64, u32)>;
+/// The frames by feed, first position and file: compaction may have copied a first record.
+type Places = BTreeMap<(StreamId, u64, u64), (u64, u64, u32)>;
 
 fn check_frame(frame: &Scanned, report: &mut VerifyReport, places: &mut Places) -> Result<()> {
     report.frames += 1;
     report.bytes += frame.header.frame_len();
-    if frame.header.kind == FrameKind::Records {
+    if frame.header.kind.has_records() {
         report.versions += u64::from(frame.header.count);
         let place = (frame.segment.id().0, frame.offset, frame.header.count);
         let stream = StreamId {
             feed: frame.header.feed,
             epoch: frame.header.epoch,
         };
-        places.insert((stream, frame.header.first), place);
+        places.insert((stream, frame.header.first, place.0), place);
     }
     let damage = match damage_in(frame)? {
         Some(offset) => Some(offset),
@@ -128,10 +149,8 @@ fn check_feed(
         .filter(|f| f.first <= published.tail)
     {
         let expected = (frame.segment.0, frame.offset, frame.count);
-        if places
-            .get(&(feed.stream(), frame.first))
-            .is_some_and(|place| *place != expected)
-        {
+        let place = places.get(&(feed.stream(), frame.first, frame.segment.0));
+        if place.is_some_and(|place| *place != expected) {
             return Err(Error::corrupt(
                 path,
                 0,

@@ -211,7 +211,8 @@ pub(crate) fn unseen(
         let marks = &published.marks;
         let sync = turn.author.sync;
         let owned = |frame: &FrameRef, position| {
-            !own_records || marks.claimed_by(position).unwrap_or(frame.author.sync) == sync
+            let author = || frame.origin(position).author.sync;
+            !own_records || marks.claimed_by(position).unwrap_or_else(author) == sync
         };
         let frames = published.directory.frames().iter();
         let frames = frames.take_while(|frame| frame.first <= window.start);

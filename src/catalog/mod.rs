@@ -22,6 +22,7 @@ use crate::cursor::StreamId;
 use crate::error::{Error, Result};
 use crate::feed::directory::FrameRef;
 use crate::feed::marks::Marks;
+use crate::log::manifest::Manifest;
 use crate::state::{StateKey, StateOp};
 use crate::storage::{OpenMode, Storage};
 
@@ -30,6 +31,7 @@ const FEEDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("feeds");
 const FRAMES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("frames");
 const STATE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("state");
 const ROOT_KEY: &[u8] = b"root";
+const MANIFEST_KEY: &[u8] = b"manifest";
 
 const FILE_NAME: &str = "catalog.redb";
 /// The catalog is read once and written now and then: it needs no large cache.
@@ -69,12 +71,15 @@ impl Drop for Guarded {
 pub(crate) struct Contents {
     pub(crate) feeds: BTreeMap<StreamId, FeedRow>,
     pub(crate) state: BTreeMap<StateKey, Vec<u8>>,
+    pub(crate) manifest: Manifest,
 }
 
 /// The changes of one feed since the last save.
 pub(crate) struct FeedChanges {
     pub(crate) row: FeedRow,
     pub(crate) chunks: Vec<(usize, Vec<FrameRef>)>,
+    /// How many chunks there are in all.
+    pub(crate) chunks_len: usize,
     /// The feed's marks, if they changed.
     pub(crate) marks: Option<Vec<u8>>,
 }
@@ -84,6 +89,7 @@ pub(crate) struct Save<'a> {
     /// Its sums are worked out by the save.
     pub(crate) root: RootRow,
     pub(crate) feeds: Vec<FeedChanges>,
+    pub(crate) manifest: &'a Manifest,
     /// Epochs of feeds that are over.
     pub(crate) dropped: &'a BTreeSet<StreamId>,
     pub(crate) state: &'a [StateOp],
@@ -242,6 +248,16 @@ impl Catalog {
                 return Ok(None);
             };
             let mut contents = Contents::default();
+            if let Some(value) = table.get(MANIFEST_KEY)? {
+                let body = rows::open(MANIFEST_KEY, value.value());
+                let known = rows::weight(value.value()) == root.manifest_sum;
+                let Some(manifest) = body.filter(|_| known).and_then(Manifest::decode) else {
+                    return Ok(None);
+                };
+                contents.manifest = manifest;
+            } else if root.manifest_sum != 0 {
+                return Ok(None);
+            }
             let (mut feeds_sum, mut state_sum) = (0u64, 0u64);
             for row in transaction.open_table(FEEDS)?.iter()? {
                 let (key, value) = row?;
@@ -369,6 +385,7 @@ fn write_all(
             let FeedChanges {
                 mut row,
                 chunks,
+                chunks_len,
                 marks,
             } = changes;
             let feed_key = feed_key(row.stream());
@@ -383,6 +400,12 @@ fn write_all(
                 replace(&mut frame_table, &key, &value, &mut row.chunks_sum)?;
                 row.chunks = row.chunks.max(chunk as u64 + 1);
             }
+            // Compaction leaves fewer of them.
+            for chunk in chunks_len as u64..row.chunks {
+                let key = chunk_key(row.stream(), chunk);
+                remove(&mut frame_table, &key, &mut row.chunks_sum)?;
+            }
+            row.chunks = row.chunks.min(chunks_len as u64);
             if let Some(marks) = marks {
                 let key = chunk_key(row.stream(), MARKS_CHUNK);
                 let value = rows::seal(&key, marks);
@@ -410,6 +433,9 @@ fn write_all(
             }
         }
         let mut root_table = transaction.open_table(ROOT)?;
+        let manifest = rows::seal(MANIFEST_KEY, save.manifest.encode());
+        root.manifest_sum = rows::weight(&manifest);
+        root_table.insert(MANIFEST_KEY, manifest.as_slice())?;
         root_table.insert(ROOT_KEY, rows::encode(ROOT_KEY, &root).as_slice())?;
     }
     transaction.commit()?;

@@ -5,8 +5,7 @@ use bincode::{Decode, Encode};
 
 use crate::checksum::checksum;
 use crate::cursor::{FeedId, StreamId};
-use crate::feed::directory::FrameRef;
-use crate::log::format::{Author, SyncId};
+use crate::feed::frame_ref::FrameRef;
 use crate::log::{LogPosition, Lsn, SegmentId};
 
 /// The one row that says what the catalog as a whole stands for.
@@ -24,6 +23,8 @@ pub(crate) struct RootRow {
     /// Sums over the other tables, so that a row that went missing is noticed.
     pub(crate) feeds_sum: u64,
     pub(crate) state_sum: u64,
+    /// The same of the manifest's row.
+    pub(crate) manifest_sum: u64,
 }
 
 impl RootRow {
@@ -82,22 +83,6 @@ pub(crate) struct FeedRow {
     pub(crate) chunks_sum: u64,
 }
 
-#[derive(Encode, Decode)]
-struct FrameRow {
-    first: u64,
-    count: u32,
-    lsn: u64,
-    time: u64,
-    run: u64,
-    sync: u64,
-    segment: u64,
-    offset: u64,
-    ids_len: u32,
-    bodies_len: u32,
-    live_count: u32,
-    live: Vec<u64>,
-}
-
 const CONFIG: bincode::config::Configuration<
     bincode::config::LittleEndian,
     bincode::config::Varint,
@@ -140,72 +125,56 @@ pub(crate) fn weight(value: &[u8]) -> u64 {
 
 /// Encodes a chunk of a feed's directory.
 pub(crate) fn encode_frames(key: &[u8], frames: &[FrameRef]) -> Vec<u8> {
-    let row = |frame: &FrameRef| FrameRow {
-        first: frame.first,
-        count: frame.count,
-        lsn: frame.lsn.0,
-        time: frame.time,
-        run: frame.author.run,
-        sync: frame.author.sync.0,
-        segment: frame.segment.0,
-        offset: frame.offset,
-        ids_len: frame.ids_len,
-        bodies_len: frame.bodies_len,
-        live_count: frame.live_count,
-        live: frame.live.to_vec(),
-    };
-    encode(key, &frames.iter().map(row).collect::<Vec<_>>())
+    seal(key, FrameRef::encode_all(frames))
 }
 
 /// Decodes a chunk of a feed's directory.
 pub(crate) fn decode_frames(key: &[u8], value: &[u8]) -> Option<Vec<FrameRef>> {
-    let rows: Vec<FrameRow> = decode(key, value)?;
-    let frame = |row: FrameRow| {
-        let consistent = row.live.len() == row.count.div_ceil(64) as usize
-            && row.live.iter().map(|word| word.count_ones()).sum::<u32>() == row.live_count;
-        consistent.then(|| FrameRef {
-            first: row.first,
-            count: row.count,
-            lsn: Lsn(row.lsn),
-            time: row.time,
-            author: Author {
-                run: row.run,
-                sync: SyncId(row.sync),
-            },
-            segment: SegmentId(row.segment),
-            offset: row.offset,
-            ids_len: row.ids_len,
-            bodies_len: row.bodies_len,
-            live_count: row.live_count,
-            live: row.live.into(),
-        })
-    };
-    rows.into_iter().map(frame).collect()
+    FrameRef::decode_all(open(key, value)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::feed::frame_ref::{Origin, Packing};
+    use crate::log::format::{Author, SyncId};
     use proptest::prelude::*;
 
     #[test]
     fn rows_round_trip_under_their_key_only() {
-        let frames = vec![FrameRef {
+        let author = Author {
+            run: 8,
+            sync: SyncId(9),
+        };
+        let dense = FrameRef {
             first: 1,
+            span: 70,
             count: 70,
             lsn: Lsn(2),
             time: 3,
-            author: Author {
-                run: 8,
-                sync: SyncId(9),
-            },
+            author,
             segment: SegmentId(4),
             offset: 5,
             ids_len: 6,
             bodies_len: 7,
             live_count: 2,
             live: vec![1, 1].into(),
-        }];
+            packing: None,
+        };
+        let mut packed = dense.clone();
+        packed.count = 3;
+        packed.packing = Some(Box::new(Packing {
+            present: vec![3, 1].into(),
+            origins: [Origin {
+                first: 1,
+                end: 70,
+                time: 3,
+                author,
+            }]
+            .into(),
+            holders: 1,
+        }));
+        let frames = vec![dense, packed];
         let value = encode_frames(b"k", &frames);
         assert_eq!(decode_frames(b"k", &value), Some(frames));
         assert_eq!(decode_frames(b"j", &value), None);

@@ -3,103 +3,14 @@
 
 use std::collections::BTreeSet;
 
-use crate::log::format::{Author, ENTRY_LEN, FRAME_HEADER_LEN, FrameHeader};
+pub(crate) use crate::feed::frame_ref::FrameRef;
+use crate::feed::frame_ref::Origin;
+use crate::log::format::FrameHeader;
 use crate::log::{Lsn, SegmentId};
 use crate::publish::Place;
 
 /// Frames per catalog row: what one changed bit costs to save.
 pub(crate) const CHUNK_FRAMES: usize = 256;
-
-/// A frame of records: where it is and which of its records are live versions.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct FrameRef {
-    /// Position of the first record.
-    pub(crate) first: u64,
-    pub(crate) count: u32,
-    pub(crate) lsn: Lsn,
-    /// Commit time in microseconds.
-    pub(crate) time: u64,
-    pub(crate) author: Author,
-    pub(crate) segment: SegmentId,
-    pub(crate) offset: u64,
-    pub(crate) ids_len: u32,
-    pub(crate) bodies_len: u32,
-    /// How many bits of `live` are set.
-    pub(crate) live_count: u32,
-    /// Bit `i % 64` of word `i / 64`: the record at `first + i` is the newest version of its id.
-    pub(crate) live: Box<[u64]>,
-}
-
-impl FrameRef {
-    pub(crate) fn new(header: &FrameHeader, place: Place) -> Self {
-        let mut live = vec![u64::MAX; header.count.div_ceil(64) as usize];
-        if let Some(last) = live.last_mut() {
-            *last >>= (64 - header.count % 64) % 64;
-        }
-        Self {
-            first: header.first,
-            count: header.count,
-            lsn: header.lsn,
-            time: header.time,
-            author: header.author,
-            segment: place.segment,
-            offset: place.offset,
-            ids_len: header.ids_len,
-            bodies_len: header.bodies_len,
-            live_count: header.count,
-            live: live.into(),
-        }
-    }
-
-    /// Position after the last record.
-    pub(crate) fn end(&self) -> u64 {
-        self.first + u64::from(self.count)
-    }
-
-    pub(crate) fn is_live(&self, index: u32) -> bool {
-        self.live
-            .get(index as usize / 64)
-            .is_some_and(|word| word >> (index % 64) & 1 == 1)
-    }
-
-    /// The live records' indexes from `from` on, ascending.
-    pub(crate) fn live_from(&self, from: u32) -> impl Iterator<Item = u32> + '_ {
-        let start = from as usize / 64;
-        let words = self.live.iter().enumerate().skip(start);
-        words.flat_map(move |(at, word)| {
-            let mut word = *word;
-            if at == start {
-                word &= u64::MAX << (from % 64);
-            }
-            std::iter::from_fn(move || {
-                (word != 0).then(|| {
-                    let bit = word.trailing_zeros();
-                    word &= word - 1;
-                    at as u32 * 64 + bit
-                })
-            })
-        })
-    }
-
-    /// The live records' indexes below `to`, descending.
-    pub(crate) fn live_below(&self, to: u32) -> impl Iterator<Item = u32> + '_ {
-        (0..to.min(self.count))
-            .rev()
-            .filter(|index| self.is_live(*index))
-    }
-
-    /// Offsets of the entries, the ids and the payloads in the segment.
-    pub(crate) fn areas(&self) -> (u64, u64, u64) {
-        let entries = self.offset + FRAME_HEADER_LEN as u64;
-        let ids = entries + u64::from(self.count) * ENTRY_LEN as u64;
-        (entries, ids, ids + u64::from(self.ids_len))
-    }
-
-    /// Memory held besides the struct itself, in bytes.
-    fn heap(&self) -> usize {
-        size_of_val(&*self.live)
-    }
-}
 
 /// See the module.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -157,12 +68,7 @@ impl Directory {
             let Some(frame) = self.frames.get_mut(at).filter(|frame| holds(frame)) else {
                 continue;
             };
-            let index = position - frame.first;
-            let mask = 1 << (index % 64);
-            let word = &mut frame.live[index as usize / 64];
-            if *word & mask != 0 {
-                *word &= !mask;
-                frame.live_count -= 1;
+            if frame.retire(*position) {
                 self.dirty.insert(at / CHUNK_FRAMES);
             }
         }
@@ -184,16 +90,74 @@ impl Directory {
         self.retire(&retired);
     }
 
-    /// Commit time of the newest frame that begins at or before `position`; 0 when there is none.
-    pub(crate) fn time_at(&self, position: u64) -> u64 {
+    /// The newest commit that begins at or before `position`, and the oldest one after that, of
+    /// those that have records left.
+    pub(crate) fn commits_around(&self, position: u64) -> (Option<Origin>, Option<Origin>) {
         let after = self.frames.partition_point(|frame| frame.first <= position);
-        let frame = after.checked_sub(1).and_then(|at| self.frames.get(at));
-        frame.map_or(0, |frame| frame.time)
+        // A packed frame's first commit may begin before its first record that is left.
+        let near = after.saturating_sub(1)..(after + 1).min(self.frames.len());
+        let (mut before, mut next) = (None, None);
+        for origin in self.frames[near].iter().flat_map(FrameRef::origins) {
+            if origin.first <= position {
+                before = Some(origin);
+            } else {
+                next = next.or(Some(origin));
+            }
+        }
+        (before, next)
     }
 
-    /// The chunks the catalog lacks, up to the last frame at or before `lsn`; all chunks when
-    /// `whole`. A chunk that has later frames stays dirty.
-    pub(crate) fn take_dirty(&mut self, lsn: Lsn, whole: bool) -> Vec<(usize, Vec<FrameRef>)> {
+    /// Puts packed frames in the place of those that are in `segments`. What was retired meanwhile
+    /// stays so. Returns the commits of which no record is left; `None`, with nothing changed, when
+    /// a live record would be lost.
+    pub(crate) fn repack(
+        &mut self,
+        segments: &BTreeSet<SegmentId>,
+        mut packed: Vec<FrameRef>,
+    ) -> Option<Vec<Origin>> {
+        let replaced = |frame: &&FrameRef| segments.contains(&frame.segment);
+        for frame in &mut packed {
+            frame.live.fill(0);
+            frame.live_count = 0;
+        }
+        let mut gone = Vec::new();
+        let mut at = 0;
+        for frame in self.frames.iter().filter(replaced) {
+            for bit in frame.live_from(0) {
+                let position = frame.first + u64::from(bit);
+                while packed.get(at).is_some_and(|to| to.end() <= position) {
+                    at += 1;
+                }
+                packed.get_mut(at)?.revive(position)?;
+            }
+            gone.extend(frame.origins());
+        }
+        let kept: BTreeSet<u64> = packed
+            .iter()
+            .flat_map(FrameRef::origins)
+            .map(|origin| origin.first)
+            .collect();
+        gone.retain(|origin| !kept.contains(&origin.first));
+        let Some(first) = self.frames.iter().position(|frame| replaced(&frame)) else {
+            return Some(gone);
+        };
+        let chunks = self.frames.len().div_ceil(CHUNK_FRAMES);
+        self.frames
+            .retain(|frame| !segments.contains(&frame.segment));
+        self.frames.append(&mut packed);
+        self.frames.sort_by_key(|frame| frame.first);
+        // Also the chunks that are gone.
+        self.dirty.extend(first / CHUNK_FRAMES..chunks);
+        Some(gone)
+    }
+
+    /// The chunks the catalog lacks, up to the last frame at or before `lsn`, and how many chunks
+    /// there are until there; all chunks when `whole`. A chunk that has later frames stays dirty.
+    pub(crate) fn take_dirty(
+        &mut self,
+        lsn: Lsn,
+        whole: bool,
+    ) -> (Vec<(usize, Vec<FrameRef>)>, usize) {
         let visible = self.frames.partition_point(|frame| frame.lsn <= lsn);
         if whole {
             self.dirty = (0..self.frames.len().div_ceil(CHUNK_FRAMES)).collect();
@@ -210,7 +174,7 @@ impl Directory {
                 chunks.push((chunk, self.frames[start..end.min(visible)].to_vec()));
             }
         }
-        chunks
+        (chunks, visible.div_ceil(CHUNK_FRAMES))
     }
 
     /// Memory held, in bytes.
@@ -276,10 +240,10 @@ mod tests {
         let mut directory = Directory::default();
         directory.push(&header(1, 10), PLACE);
         directory.push(&header(11, 10), PLACE);
-        let chunks = directory.take_dirty(Lsn(1), false);
-        assert_eq!(chunks.len(), 1);
+        let (chunks, len) = directory.take_dirty(Lsn(1), false);
+        assert_eq!((chunks.len(), len), (1, 1));
         assert_eq!(chunks[0].1.len(), 1);
-        assert_eq!(directory.take_dirty(Lsn(11), false)[0].1.len(), 2);
-        assert!(directory.take_dirty(Lsn(11), false).is_empty());
+        assert_eq!(directory.take_dirty(Lsn(11), false).0[0].1.len(), 2);
+        assert!(directory.take_dirty(Lsn(11), false).0.is_empty());
     }
 }

@@ -165,7 +165,7 @@ pub(crate) struct PayloadHolder {
 
 impl PayloadHolder {
     /// Appends the payload to a buffer and says where it is.
-    fn append_payload(&self, buffer: &mut Vec<u8>) -> Result<std::ops::Range<usize>> {
+    pub(crate) fn append_payload(&self, buffer: &mut Vec<u8>) -> Result<std::ops::Range<usize>> {
         let mut rows = Vec::new();
         self.span.load(&[self.located], true, buffer, &mut rows)?;
         Ok(rows.first().map_or(0..0, |row| row.body.clone()))

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::codec::{Decoder, Encoder};
 use crate::cursor::POSITION_MAX;
 use crate::feed::directory::Directory;
+use crate::feed::gone::Gone;
 use crate::log::format::SyncId;
 use crate::positions::{self, Positions};
 
@@ -136,6 +137,8 @@ pub(crate) struct Marks {
     pub(crate) purged_through: u64,
     /// Versions that belong to another sync than the one that wrote them.
     claims: BTreeMap<SyncId, Positions>,
+    /// Commits of which compaction has left nothing.
+    pub(crate) gone: Gone,
 }
 
 impl Marks {
@@ -226,7 +229,7 @@ impl Marks {
         for (sync, positions) in &self.claims {
             encoder = encoder.u64(sync.0).bytes(&list(positions));
         }
-        encoder.finish()
+        self.gone.encode(encoder).finish()
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
@@ -254,6 +257,7 @@ impl Marks {
             let sync = SyncId(fields.u64()?);
             marks.claims.insert(sync, set(&mut fields)?);
         }
+        marks.gone = Gone::decode(&mut fields)?;
         fields.is_empty().then_some(marks)
     }
 }

@@ -11,6 +11,8 @@
 #[cfg(feature = "async")]
 mod changed;
 pub(crate) mod directory;
+pub(crate) mod frame_ref;
+pub(crate) mod gone;
 mod iter;
 pub(crate) mod lives;
 pub(crate) mod load;
@@ -317,7 +319,7 @@ impl Feed {
             let frames = published.directory.frames().iter().rev();
             let mut live = frames.filter(|f| f.live_count > 0 && f.first <= published.tail);
             let frame = live.next()?;
-            Some(frame.first + u64::from(frame.live_below(frame.count).next()?))
+            Some(frame.first + u64::from(frame.live_below(frame.span).next()?))
         })
     }
 

@@ -28,8 +28,10 @@ pub(crate) struct Span {
     bodies_at: u64,
     ids_len: u32,
     bodies_len: u32,
-    /// Indexes in the frame, ascending.
+    /// The wanted records' positions from `first` on, ascending.
     pub(crate) wanted: Vec<u32>,
+    /// Of a packed frame: which record of the frame each of them is, and its commit time.
+    packed: Option<Vec<(u32, u64)>>,
 }
 
 /// A wanted record whose entry was read.
@@ -51,6 +53,11 @@ impl Located {
         self.entry.action == Action::Deleted
     }
 
+    /// Bytes of the id and of what stands behind it.
+    pub(crate) fn ids_len(&self) -> u32 {
+        self.entry.id_end - self.id_start
+    }
+
     pub(crate) fn body_len(&self) -> u32 {
         self.entry.body_end - self.body_start
     }
@@ -69,18 +76,27 @@ pub(crate) struct Row {
 }
 
 impl Span {
+    /// Takes a look at records of a frame: those whose positions, counted from the frame's first
+    /// one, are `wanted`.
     pub(crate) fn new(log: &Log, frame: &FrameRef, wanted: Vec<u32>) -> Result<Self> {
-        let Some(segment) = log.segment(frame.segment) else {
-            let path = frame.segment.path(log.dir());
-            return Err(Error::corrupt(
-                &path,
-                frame.offset,
-                "a frame's segment is missing",
-            ));
-        };
+        let segment = log.segment_of(frame)?;
         let (entries_at, ids_at, bodies_at) = frame.areas();
+        let packed = match &frame.packing {
+            None => None,
+            Some(_) => {
+                let place = |bit: &u32| {
+                    let time = frame.origin(frame.first + u64::from(*bit)).time;
+                    Some((frame.index_of(*bit)?, time))
+                };
+                let places: Option<Vec<_>> = wanted.iter().map(place).collect();
+                let what = "a record is not in its frame";
+                let missing = || Error::corrupt(&segment.path, frame.offset, what);
+                Some(places.ok_or_else(missing)?)
+            }
+        };
         Ok(Self {
             segment,
+            packed,
             first: frame.first,
             time: frame.time,
             count: frame.count,
@@ -96,31 +112,42 @@ impl Span {
     /// Reads the entries of the wanted records.
     pub(crate) fn locate(&self, located: &mut Vec<Located>) -> Result<()> {
         let mut table = Vec::new();
-        let mut rest = self.wanted.as_slice();
-        while let Some(&start) = rest.first() {
-            let near = rest
-                .windows(2)
-                .take_while(|pair| pair[1] - pair[0] <= ENTRY_GAP_MAX);
-            let (run, later) = rest.split_at(near.count() + 1);
-            rest = later;
-            let end = run.last().map_or(start, |last| *last);
+        let mut at = 0;
+        while at < self.wanted.len() {
+            let start = self.place(at).0;
+            let mut end = start;
+            let mut after = at + 1;
+            while after < self.wanted.len() && self.place(after).0 - end <= ENTRY_GAP_MAX {
+                end = self.place(after).0;
+                after += 1;
+            }
             // The entry before the first tells where the first starts.
             let from = start.saturating_sub(1);
             table.resize((end - from + 1) as usize * ENTRY_LEN, 0);
             self.segment.read(&mut table, self.entry_at(from))?;
             let entries = entry_table(&table);
-            for &index in run {
-                located.push(self.locate_one(entries, from, index)?);
+            for wanted in at..after {
+                located.push(self.locate_one(entries, from, wanted)?);
             }
+            at = after;
         }
         Ok(())
+    }
+
+    /// Which record of the frame the wanted one at `at` is, and its commit time.
+    fn place(&self, at: usize) -> (u32, u64) {
+        match &self.packed {
+            Some(packed) => packed[at],
+            None => (self.wanted[at], self.time),
+        }
     }
 
     fn entry_at(&self, index: u32) -> u64 {
         self.entries_at + u64::from(index) * ENTRY_LEN as u64
     }
 
-    fn locate_one(&self, table: &[[u8; ENTRY_LEN]], from: u32, index: u32) -> Result<Located> {
+    fn locate_one(&self, table: &[[u8; ENTRY_LEN]], from: u32, at: usize) -> Result<Located> {
+        let (index, time) = self.place(at);
         let damaged = || Error::corrupt(&self.segment.path, self.entry_at(index), "record entry");
         let decode = |index: u32| {
             let raw = table.get((index - from) as usize).ok_or_else(damaged)?;
@@ -143,8 +170,8 @@ impl Span {
             return Err(damaged());
         }
         Ok(Located {
-            position: self.first + u64::from(index),
-            time: self.time,
+            position: self.first + u64::from(self.wanted[at]),
+            time,
             entry,
             raw,
             id_start,

@@ -65,15 +65,19 @@ pub(crate) fn scan(
         if frame.live_count == 0 || too_old(frame, list) {
             continue;
         }
+        // A packed frame has older records beside newer ones.
+        let new_enough = |bit: &u32| frame.packing.is_none() || !is_too_old(frame, *bit, list);
         let mut indexes: Vec<u32> = match list.order {
             Order::Ascending => {
                 let from = after.map_or(0, |after| (after + 1).saturating_sub(frame.first));
-                frame.live_from(from as u32).take(left + 1).collect()
+                let live = frame.live_from(from as u32);
+                live.filter(new_enough).take(left + 1).collect()
             }
             Order::Descending => {
                 let to = after.map_or(u64::MAX, |after| after.saturating_sub(frame.first));
                 let to = to.min(u64::from(u32::MAX)) as u32;
-                frame.live_below(to).take(left + 1).collect()
+                let live = frame.live_below(to);
+                live.filter(new_enough).take(left + 1).collect()
             }
         };
         if indexes.len() > left {
@@ -132,6 +136,12 @@ fn too_old(frame: &FrameRef, list: &List) -> bool {
         .is_some_and(|moment| frame.time <= moment.as_micros())
 }
 
+fn is_too_old(frame: &FrameRef, bit: u32, list: &List) -> bool {
+    let time = || frame.origin(frame.first + u64::from(bit)).time;
+    list.modified_after
+        .is_some_and(|moment| time() <= moment.as_micros())
+}
+
 /// Finds records by id and puts them into page order.
 pub(crate) fn by_ids(
     engine: &Engine,
@@ -171,7 +181,7 @@ pub(crate) fn by_ids(
     };
     for position in positions {
         if let Some(frame) = published.directory.find(position)
-            && !too_old(frame, list)
+            && !is_too_old(frame, (position - frame.first) as u32, list)
         {
             let here = vec![(position - frame.first) as u32];
             snapshot.spans.push(Span::new(&engine.log, frame, here)?);

@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use crate::cursor::Cursor;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::feed::frame_ref::Origin;
 use crate::feed::lives::Lives;
 use crate::feed::read::{Located, Span};
 use crate::feed::state::{FeedState, Published};
@@ -24,18 +25,18 @@ pub(crate) struct Since {
     /// Commit time of the change at the base, and of that at the position.
     base_time: u64,
     time: u64,
-    /// The records that the same commit changed after the position; read when they matter.
-    rest: OnceCell<HashSet<Fingerprint>>,
+    /// The records that the same commit changed after the position; read when they matter. `None`
+    /// when compaction may have dropped some of them.
+    rest: OnceCell<Option<HashSet<Fingerprint>>>,
 }
 
 impl Since {
     pub(crate) fn new(published: &Published, cursor: Cursor) -> Self {
         Self {
             position: cursor.position,
-            base_time: published
-                .directory
-                .time_at(cursor.base.min(cursor.position)),
-            time: published.directory.time_at(cursor.position),
+            // Where times are not known exactly, the reader is taken to have seen more.
+            base_time: published.moment(cursor.base.min(cursor.position)).least,
+            time: published.moment(cursor.position).most,
             rest: OnceCell::new(),
         }
     }
@@ -78,34 +79,60 @@ impl Since {
         if before == after {
             return Ok(after);
         }
-        let later =
-            record.time == self.time || self.rest(engine, feed)?.contains(&record.entry.key);
-        Ok(if later { before } else { after })
+        if record.time == self.time {
+            return Ok(before);
+        }
+        Ok(match self.rest(engine, feed)? {
+            Some(rest) if rest.contains(&record.entry.key) => before,
+            Some(_) => after,
+            None => true,
+        })
     }
 
-    fn rest(&self, engine: &Engine, feed: &FeedState) -> Result<&HashSet<Fingerprint>> {
+    fn rest(&self, engine: &Engine, feed: &FeedState) -> Result<Option<&HashSet<Fingerprint>>> {
         if let Some(rest) = self.rest.get() {
-            return Ok(rest);
+            return Ok(rest.as_ref());
         }
-        let spans: Vec<Span> = {
-            let published = feed.published.read();
-            let frames = published.directory.frames();
-            let first = published.directory.frame_after(self.position);
-            let same = frames[first..]
-                .iter()
-                .take_while(|frame| frame.time == self.time);
-            let span = |frame: &crate::feed::directory::FrameRef| {
-                let from = (self.position + 1).saturating_sub(frame.first) as u32;
-                Span::new(&engine.log, frame, (from..frame.count).collect())
+        let mut keys = None;
+        if let Some(spans) = self.rest_of_commit(engine, feed)? {
+            let mut located = Vec::new();
+            for span in spans {
+                span.locate(&mut located)?;
+            }
+            keys = Some(located.iter().map(|record| record.entry.key).collect());
+        }
+        Ok(self.rest.get_or_init(|| keys).as_ref())
+    }
+
+    /// Where the records are that the commit at the position changed after it; `None` when not all
+    /// of them are there any more.
+    fn rest_of_commit(&self, engine: &Engine, feed: &FeedState) -> Result<Option<Vec<Span>>> {
+        let published = feed.published.read();
+        if published.marks.gone.has_after(self.time, self.position) {
+            return Ok(None);
+        }
+        let first = published.directory.frame_after(self.position);
+        let mut spans = Vec::new();
+        for frame in &published.directory.frames()[first..] {
+            let of_commit = |origin: &Origin| origin.time == self.time;
+            let origins = frame.origins();
+            let Some(origin) = origins.iter().find(|origin| of_commit(origin)) else {
+                break;
             };
-            same.map(span).collect::<Result<_>>()?
-        };
-        let mut located = Vec::new();
-        for span in spans {
-            span.locate(&mut located)?;
+            if frame.packing.is_some() {
+                if origin.end > self.position + 1 {
+                    return Ok(None);
+                }
+                continue;
+            }
+            let from = (self.position + 1).saturating_sub(frame.first) as u32;
+            spans.push(Span::new(
+                &engine.log,
+                frame,
+                (from..frame.count).collect(),
+            )?);
         }
-        let keys = located.iter().map(|record| record.entry.key).collect();
-        Ok(self.rest.get_or_init(|| keys))
+        Ok(Some(spans))
     }
 }
 

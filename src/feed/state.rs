@@ -6,7 +6,7 @@
 //!
 //! Locks are taken in this order, and feeds in the order of their ids.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -17,12 +17,13 @@ use crate::catalog::{FeedChanges, FeedRow};
 use crate::cursor::{Cursor, FeedId, StreamId};
 use crate::feed::FeedKey;
 use crate::feed::directory::Directory;
+use crate::feed::frame_ref::FrameRef;
 use crate::feed::marks::{Mark, Marks};
 use crate::hash::Fingerprint;
 use crate::index::{Index, IndexEntry};
-use crate::log::Lsn;
 use crate::log::commit::{POSITION_JUMP, Ticket};
 use crate::log::format::{Author, FrameHeader, SyncId};
+use crate::log::{Lsn, SegmentId};
 use crate::options::FeedOptions;
 use crate::publish::Place;
 
@@ -285,9 +286,12 @@ impl FeedState {
 
     /// What the catalog lacks of this feed; everything when `whole`.
     pub(crate) fn changes(&self, whole: bool) -> Option<FeedChanges> {
-        let mut published = self.published.write();
+        self.changes_of(&mut self.published.write(), whole)
+    }
+
+    fn changes_of(&self, published: &mut Published, whole: bool) -> Option<FeedChanges> {
         let lsn = published.lsn;
-        let chunks = published.directory.take_dirty(lsn, whole);
+        let (chunks, chunks_len) = published.directory.take_dirty(lsn, whole);
         // Also marks that are gone: a save that failed may have been the one to say so.
         let wanted = published.marks_dirty || whole && lsn > Lsn(0);
         let marks = wanted.then(|| published.marks.encode());
@@ -309,7 +313,33 @@ impl FeedState {
             chunks_sum: 0,
             marks: false,
         };
-        Some(FeedChanges { row, chunks, marks })
+        Some(FeedChanges {
+            row,
+            chunks,
+            chunks_len,
+            marks,
+        })
+    }
+
+    /// What the catalog would have of the feed, if packed frames took the place of those in the
+    /// files `ids`; `None` when a live record would be lost.
+    pub(crate) fn preview(
+        &self,
+        ids: &BTreeSet<SegmentId>,
+        packed: Vec<FrameRef>,
+    ) -> Option<FeedChanges> {
+        let mut preview = {
+            let published = self.published.read();
+            published.clone()
+        };
+        preview.repack(ids, packed)?;
+        self.changes_of(&mut preview, true)
+    }
+
+    /// Puts packed frames in the place of those in the files `ids`; false, with nothing changed,
+    /// when a live record would be lost.
+    pub(crate) fn repack(&self, ids: &BTreeSet<SegmentId>, packed: Vec<FrameRef>) -> bool {
+        self.published.write().repack(ids, packed).is_some()
     }
 
     /// Forgets what published commits replaced in the index, when nobody is using it right now.
@@ -398,6 +428,13 @@ impl Published {
             self.marks.apply(mark, &mut self.directory);
         }
         self.marks_dirty |= !marks.is_empty();
+    }
+
+    fn repack(&mut self, ids: &BTreeSet<SegmentId>, packed: Vec<FrameRef>) -> Option<()> {
+        let gone = self.directory.repack(ids, packed)?;
+        self.marks.gone.add(&gone);
+        self.marks_dirty = true;
+        Some(())
     }
 
     /// Retires versions that newer ones took the place of.

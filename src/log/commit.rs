@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::error::{Error, Result};
+use crate::feed::frame_ref::FrameRef;
 use crate::log::format::{FRAME_HEADER_LEN, Identity, SEGMENT_HEADER_LEN, SegmentHeader};
 use crate::log::frame::{Frame, FramePool};
 use crate::log::segment::Segment;
@@ -194,9 +195,37 @@ impl Log {
         })
     }
 
-    /// The segment with this id; `None` only when a directory entry is damaged.
-    pub(crate) fn segment(&self, id: SegmentId) -> Option<Arc<Segment>> {
-        self.segments.read().get(&id).cloned()
+    /// The segment or pack that a frame is in. Compaction takes files away once no directory
+    /// names them, so the directory's lock must be held.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when there is no such file.
+    pub(crate) fn segment_of(&self, frame: &FrameRef) -> Result<Arc<Segment>> {
+        let found = self.segments.read().get(&frame.segment).cloned();
+        let path = || frame.segment.path(&self.dir);
+        let missing = || Error::corrupt(&path(), frame.offset, "a frame's segment is missing");
+        found.ok_or_else(missing)
+    }
+
+    /// Takes a new pack in.
+    pub(crate) fn adopt(&self, pack: Arc<Segment>) {
+        self.segments.write().insert(pack.id(), pack);
+    }
+
+    /// Removes a file that no directory names. Who still reads from it goes on doing so.
+    pub(crate) fn remove(&self, segment: &Segment) -> Result<()> {
+        self.segments.write().remove(&segment.id());
+        self.storage
+            .remove(&segment.path)
+            .map_err(|error| Error::io("remove", &segment.path, error))
+    }
+
+    pub(crate) fn storage(&self) -> &dyn Storage {
+        self.storage.as_ref()
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     pub(crate) fn segments(&self) -> Vec<Arc<Segment>> {

@@ -17,6 +17,8 @@ pub(crate) const FRAME_MAGIC: [u8; 4] = *b"HWFR";
 pub(crate) const SEGMENT_HEADER_LEN: usize = 128;
 pub(crate) const FRAME_HEADER_LEN: usize = 120;
 pub(crate) const ENTRY_LEN: usize = 56;
+/// What a packed frame says of each commit that its records come from.
+pub(crate) const ORIGIN_LEN: usize = 40;
 /// Frames start at multiples of this.
 pub(crate) const FRAME_ALIGN: usize = 8;
 
@@ -126,6 +128,21 @@ pub(crate) enum FrameKind {
     Marks,
     /// The store was closed with everything before this frame on stable storage.
     Close,
+    /// Records of one feed that compaction kept of several frames. Only in packs, as the rest.
+    Packed,
+    /// A feed as a whole when a pack was made: its directory, its counts, its marks.
+    Feed,
+    /// The store's small state as a whole when a pack was made.
+    Whole,
+    /// Which segments and packs are in force from a pack on.
+    Manifest,
+}
+
+impl FrameKind {
+    /// Whether frames of this kind hold records of a feed.
+    pub(crate) fn has_records(self) -> bool {
+        matches!(self, Self::Records | Self::Packed)
+    }
 }
 
 /// Names a sync inside a store: a keyed hash of connection, name and variant. 0 is no sync.
@@ -157,6 +174,8 @@ pub(crate) struct FrameHeader {
     pub(crate) time: u64,
     /// Number of records, of state operations or of marks.
     pub(crate) count: u32,
+    /// Number of commits that the records of a packed frame come from.
+    pub(crate) origins: u16,
     pub(crate) ids_len: u32,
     pub(crate) bodies_len: u32,
     /// Live records of the feed after this frame, and the bytes of their payloads.
@@ -188,6 +207,7 @@ impl FrameHeader {
             first: 0,
             time: 0,
             count: 0,
+            origins: 0,
             ids_len: 0,
             bodies_len: 0,
             live: 0,
@@ -208,11 +228,16 @@ impl FrameHeader {
             FrameKind::State => 2,
             FrameKind::Close => 3,
             FrameKind::Marks => 4,
+            FrameKind::Packed => 5,
+            FrameKind::Feed => 6,
+            FrameKind::Whole => 7,
+            FrameKind::Manifest => 8,
         };
         let mut bytes = [0; FRAME_HEADER_LEN];
         bytes[..4].copy_from_slice(&FRAME_MAGIC);
         bytes[4] = kind;
         bytes[5] = u8::from(self.continues);
+        bytes[6..8].copy_from_slice(&self.origins.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.feed.0.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.lsn.0.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.durable_lsn.0.to_le_bytes());
@@ -248,12 +273,16 @@ impl FrameHeader {
             2 => FrameKind::State,
             3 => FrameKind::Close,
             4 => FrameKind::Marks,
+            5 => FrameKind::Packed,
+            6 => FrameKind::Feed,
+            7 => FrameKind::Whole,
+            8 => FrameKind::Manifest,
             _ => return None,
         };
         let continues = fields.u8()? != 0;
-        fields.take(2)?;
         let mut header = Self {
             continues,
+            origins: u16::from_le_bytes(fields.array()?),
             ..Self::new(kind)
         };
         header.feed = FeedId(fields.u64()?);
@@ -274,7 +303,7 @@ impl FrameHeader {
         header.author.run = fields.u64()?;
         header.author.sync = SyncId(fields.u64()?);
         let plausible = header.first.saturating_add(header.count.into()) <= POSITION_MAX + 1
-            && (kind != FrameKind::Records || (header.count > 0 && header.first > 0));
+            && (!kind.has_records() || (header.count > 0 && header.first > 0));
         let intact = magic == FRAME_MAGIC
             && header.nonce == nonce
             && plausible
@@ -284,15 +313,27 @@ impl FrameHeader {
 
     /// Length of the entries, in bytes.
     pub(crate) fn entries_len(&self) -> u64 {
-        match self.kind {
-            FrameKind::Records => u64::from(self.count) * ENTRY_LEN as u64,
-            FrameKind::State | FrameKind::Marks | FrameKind::Close => 0,
+        match self.kind.has_records() {
+            true => u64::from(self.count) * ENTRY_LEN as u64,
+            false => 0,
         }
+    }
+
+    /// Length of what stands between the header and the ids: the entries, and in a packed frame
+    /// the records' positions and origins.
+    pub(crate) fn columns_len(&self) -> u64 {
+        let packing = match self.kind {
+            FrameKind::Packed => {
+                u64::from(self.count) * 8 + u64::from(self.origins) * ORIGIN_LEN as u64
+            }
+            _ => 0,
+        };
+        self.entries_len() + packing
     }
 
     /// Length of the frame in its segment, in bytes, padding included.
     pub(crate) fn frame_len(&self) -> u64 {
-        let content = self.entries_len() + u64::from(self.ids_len) + u64::from(self.bodies_len);
+        let content = self.columns_len() + u64::from(self.ids_len) + u64::from(self.bodies_len);
         (FRAME_HEADER_LEN as u64 + content).next_multiple_of(FRAME_ALIGN as u64)
     }
 }

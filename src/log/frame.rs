@@ -3,17 +3,33 @@
 use crate::checksum::checksum;
 use parking_lot::Mutex;
 
+use crate::catalog::FeedRow;
+use crate::codec::Encoder;
 use crate::cursor::FeedId;
+use crate::feed::frame_ref::{FrameRef, Origin, Packing};
 use crate::feed::marks::Mark;
 use crate::feed::state::FeedState;
 use crate::log::format::{
     Author, ENTRY_LEN, Entry, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, FrameKind, entry_table,
 };
+use crate::log::{Lsn, SegmentId};
+use crate::publish::Place;
 
 /// A frame takes no further record once its payloads have this many bytes.
 const FRAME_BODIES_SOFT_MAX: usize = 4 << 20;
 /// And never more records than this.
 pub(crate) const FRAME_RECORDS_MAX: usize = 1 << 16;
+
+/// A packed frame takes no further record once it has this many: they are found by counting bits.
+const PACKED_RECORDS_MAX: usize = 4096;
+/// Nor when it comes to a position this far from its first one, ...
+const SPAN_MIN: u64 = 4096;
+/// ... unless it has a record for every so many positions: each costs two bits of memory.
+const SPAN_PER_RECORD: u64 = 64;
+/// The widest a frame gets, in positions.
+pub(crate) const SPAN_MAX: u32 = 1 << 19;
+const _: () = assert!(SPAN_MAX as u64 > SPAN_MIN + PACKED_RECORDS_MAX as u64 * SPAN_PER_RECORD);
+const _: () = assert!(SPAN_MAX as usize > FRAME_RECORDS_MAX);
 
 /// A frame that is ready to be written, apart from the place-dependent fields of its header.
 pub(crate) struct Frame {
@@ -102,6 +118,36 @@ impl Frame {
         Self { header, content }
     }
 
+    /// A feed as a whole: its counts are in the header, `first` being its newest position.
+    pub(crate) fn feed(row: &FeedRow, frames: &[FrameRef], marks: &[u8]) -> Self {
+        let bytes = Encoder::default()
+            .bytes(marks)
+            .bytes(&FrameRef::encode_all(frames));
+        let mut frame = Self::of_pack(FrameKind::Feed, bytes.finish());
+        frame.header.feed = FeedId(row.feed);
+        frame.header.epoch = row.epoch;
+        frame.header.lsn = Lsn(row.lsn);
+        frame.header.first = row.tail;
+        frame.header.time = row.time;
+        frame.header.generation = row.generation;
+        frame.header.live = row.live;
+        frame.header.live_bytes = row.live_bytes;
+        frame.seal();
+        frame
+    }
+
+    /// A frame of a pack that holds `bytes`.
+    pub(crate) fn of_pack(kind: FrameKind, bytes: Vec<u8>) -> Self {
+        let content = FrameBuffers {
+            bodies: bytes,
+            ..FrameBuffers::default()
+        };
+        Self {
+            header: FrameHeader::new(kind),
+            content,
+        }
+    }
+
     /// The frame of a clean close.
     pub(crate) fn close() -> Self {
         let header = FrameHeader::new(FrameKind::Close);
@@ -134,8 +180,12 @@ impl Frame {
 
     /// Appends a record; `entry`'s end offsets and payload checksum are filled in here. `lives` is
     /// what stands behind the id of a reborn record.
-    pub(crate) fn push(&mut self, mut entry: Entry, id: &[u8], lives: &[u8], body: &[u8]) {
+    pub(crate) fn push(&mut self, entry: Entry, id: &[u8], lives: &[u8], body: &[u8]) {
         let position = self.header.first + self.count() as u64;
+        self.push_at(position, entry, id, lives, body);
+    }
+
+    fn push_at(&mut self, position: u64, mut entry: Entry, id: &[u8], lives: &[u8], body: &[u8]) {
         let start = self.content.ids.len();
         self.content.ids.extend_from_slice(id);
         self.content.ids.extend_from_slice(lives);
@@ -169,8 +219,10 @@ impl Frame {
 
     /// Fills in lengths and checksums; called once, after the last record.
     pub(crate) fn seal(&mut self) {
-        if self.header.kind == FrameKind::Records {
-            self.header.count = self.count() as u32;
+        if self.header.kind.has_records() {
+            if self.header.kind == FrameKind::Records {
+                self.header.count = self.count() as u32;
+            }
             self.header.content_sum = checksum(0, &[&self.content.entries]);
         } else {
             self.header.content_sum = checksum(0, &[&self.content.bodies]);
@@ -194,5 +246,100 @@ impl Frame {
             &self.content.ids,
             &self.content.bodies,
         ]
+    }
+}
+
+/// A frame under construction of what compaction keeps of several.
+pub(crate) struct PackedFrame {
+    frame: Frame,
+    positions: Vec<u64>,
+    origins: Vec<Origin>,
+    holders: u32,
+}
+
+impl PackedFrame {
+    /// An empty frame whose first record is going to be at `first`.
+    pub(crate) fn new(feed: FeedId, epoch: u32, first: u64, content: FrameBuffers) -> Self {
+        let author = Author::default();
+        let mut frame = Frame::records(feed, epoch, author, first, 0, content);
+        frame.header.kind = FrameKind::Packed;
+        Self {
+            frame,
+            positions: Vec::new(),
+            origins: Vec::new(),
+            holders: 0,
+        }
+    }
+
+    /// Whether the record at `position` belongs into another frame.
+    pub(crate) fn is_full_for(&self, position: u64) -> bool {
+        let count = self.positions.len();
+        let span = position - self.frame.header.first;
+        self.frame.is_full()
+            || count >= PACKED_RECORDS_MAX
+            || span > SPAN_MIN + SPAN_PER_RECORD * count as u64
+    }
+
+    /// Appends a record of a commit; `ids` is what stands in its id's place. Positions ascend.
+    pub(crate) fn push(
+        &mut self,
+        position: u64,
+        (lsn, origin): (Lsn, Origin),
+        entry: Entry,
+        ids: &[u8],
+        body: &[u8],
+    ) {
+        self.frame.push_at(position, entry, ids, &[], body);
+        self.positions.push(position);
+        self.frame.header.lsn = self.frame.header.lsn.max(lsn);
+        if self.origins.last() != Some(&origin) {
+            self.origins.push(origin);
+        }
+    }
+
+    /// Notes that the last record is not live, but holds the payload of a deleted one.
+    pub(crate) fn note_holder(&mut self) {
+        self.holders += 1;
+    }
+
+    /// The frame to write, and what a directory is going to say of it once it has its place. None
+    /// of its records counts as live yet.
+    pub(crate) fn finish(mut self) -> (Frame, FrameRef) {
+        let header = &mut self.frame.header;
+        let newest = self.origins.last();
+        (header.time, header.author) =
+            newest.map_or_else(Default::default, |newest| (newest.time, newest.author));
+        header.count = self.positions.len() as u32;
+        // A frame has fewer records than that.
+        header.origins = self.origins.len() as u16;
+        let columns = &mut self.frame.content.entries;
+        let mut packing = Encoder::default();
+        packing = self.positions.iter().fold(packing, |to, at| to.u64(*at));
+        packing = self
+            .origins
+            .iter()
+            .fold(packing, |to, origin| origin.encode(to));
+        columns.extend_from_slice(&packing.finish());
+        self.frame.seal();
+        let header = &self.frame.header;
+        let nowhere = Place {
+            segment: SegmentId::default(),
+            offset: 0,
+        };
+        let mut known = FrameRef::new(header, nowhere);
+        let bit = |position: &u64| (position - header.first) as u32;
+        known.span = self.positions.last().map_or(0, bit) + 1;
+        let mut present = vec![0; known.span.div_ceil(64) as usize];
+        for bit in self.positions.iter().map(bit) {
+            present[bit as usize / 64] |= 1 << (bit % 64);
+        }
+        known.live = vec![0; present.len()].into();
+        known.live_count = 0;
+        known.packing = Some(Box::new(Packing {
+            present: present.into(),
+            origins: self.origins.into(),
+            holders: self.holders,
+        }));
+        (self.frame, known)
     }
 }

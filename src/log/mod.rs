@@ -4,12 +4,15 @@
 //! * [`format`]: the bytes of segment headers, frames and record entries
 //! * [`frame`]: building a frame from classified records
 //! * [`segment`]: one append-only file
+//! * [`pack`]: the file that compaction writes; [`manifest`]: which files are in force
 //! * [`commit`]: the commit queue, its leader, and the durable watermark
 //! * [`scan`]: walking frames after an open, telling a torn tail from damage
 
 pub(crate) mod commit;
 pub(crate) mod format;
 pub(crate) mod frame;
+pub(crate) mod manifest;
+pub(crate) mod pack;
 pub(crate) mod scan;
 pub(crate) mod segment;
 
@@ -25,21 +28,57 @@ impl Lsn {
     }
 }
 
-/// Numbers the segments of a store in log order, from 1; never reused.
+/// Numbers the segments of a store in log order, and its packs in the order they were made, both
+/// from 1; never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
 pub(crate) struct SegmentId(pub(crate) u64);
 
 const SEGMENT_SUFFIX: &str = ".seg";
+const PACK_SUFFIX: &str = ".pack";
+/// Set in the ids of packs.
+const PACK: u64 = 1 << 63;
 pub(crate) const TEMPORARY_SUFFIX: &str = ".tmp";
 
 impl SegmentId {
+    /// The id of a pack.
+    pub(crate) fn pack(number: u64) -> Self {
+        Self(number | PACK)
+    }
+
+    pub(crate) fn is_pack(self) -> bool {
+        self.0 & PACK != 0
+    }
+
+    /// The number in the file's name.
+    pub(crate) fn number(self) -> u64 {
+        self.0 & !PACK
+    }
+
+    fn name(self) -> String {
+        let suffix = if self.is_pack() {
+            PACK_SUFFIX
+        } else {
+            SEGMENT_SUFFIX
+        };
+        format!("{:010}{suffix}", self.number())
+    }
+
     pub(crate) fn path(self, dir: &Path) -> PathBuf {
-        dir.join(format!("{:010}{SEGMENT_SUFFIX}", self.0))
+        dir.join(self.name())
+    }
+
+    /// The path of the file until it is whole.
+    pub(crate) fn temporary_path(self, dir: &Path) -> PathBuf {
+        dir.join(self.name() + TEMPORARY_SUFFIX)
     }
 
     pub(crate) fn parse(name: &str) -> Option<Self> {
-        let digits = name.strip_suffix(SEGMENT_SUFFIX)?;
-        (digits.len() == 10).then(|| digits.parse().ok().map(Self))?
+        let number = |suffix| {
+            let digits: &str = name.strip_suffix(suffix)?;
+            (digits.len() == 10).then(|| digits.parse().ok())?
+        };
+        let segment = number(SEGMENT_SUFFIX).map(Self);
+        segment.or_else(|| number(PACK_SUFFIX).map(Self::pack))
     }
 }
 

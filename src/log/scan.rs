@@ -18,6 +18,7 @@ use crate::log::format::{
     Entry, FRAME_ALIGN, FRAME_HEADER_LEN, FRAME_MAGIC, FrameHeader, FrameKind, SEGMENT_HEADER_LEN,
     entry_table,
 };
+use crate::log::manifest::Manifest;
 use crate::log::segment::Segment;
 use crate::log::{LogPosition, Lsn};
 
@@ -43,12 +44,19 @@ pub(crate) struct Scan {
     pub(crate) torn: bool,
 }
 
-/// Walks the log from `start`. `segments` are all segments in id order; frames up to `durable` are
-/// known from elsewhere to be on stable storage.
-pub(crate) fn scan(segments: &[Arc<Segment>], start: LogPosition, durable: Lsn) -> Result<Scan> {
+/// Walks the log from `start`. `segments` are all segments in id order; what is missing of them
+/// must have been retired, as the manifest says. Frames up to `durable` are known from elsewhere to
+/// be on stable storage.
+pub(crate) fn scan(
+    segments: &[Arc<Segment>],
+    manifest: &Manifest,
+    start: LogPosition,
+    durable: Lsn,
+) -> Result<Scan> {
     let live = in_force(segments);
     let mut walk = Walk {
         segments: &live,
+        manifest,
         frames: Vec::new(),
         end: start,
     };
@@ -142,9 +150,9 @@ impl Scanned {
 
 /// How many bytes after the header the header's content checksum covers.
 fn checked_len(header: &FrameHeader) -> u64 {
-    match header.kind {
-        FrameKind::Records => header.entries_len(),
-        FrameKind::State | FrameKind::Marks | FrameKind::Close => u64::from(header.bodies_len),
+    match header.kind.has_records() {
+        true => header.columns_len(),
+        false => u64::from(header.bodies_len),
     }
 }
 
@@ -167,6 +175,7 @@ pub(crate) fn in_force(segments: &[Arc<Segment>]) -> Vec<(Arc<Segment>, Lsn)> {
 
 struct Walk<'a> {
     segments: &'a [(Arc<Segment>, Lsn)],
+    manifest: &'a Manifest,
     frames: Vec<Scanned>,
     end: LogPosition,
 }
@@ -198,8 +207,11 @@ impl Walk<'_> {
                 self.frames.push(frame);
                 continue;
             }
+            // Over what compaction has replaced, if anything.
+            let (chain, lsn) = self.manifest.follow(self.end.chain, self.end.lsn);
             match self.segments.get(at + 1) {
-                Some((next, _)) if next.header.chain == self.end.chain => {
+                Some((next, _)) if next.header.chain == chain => {
+                    (self.end.chain, self.end.lsn) = (chain, lsn);
                     self.end.segment = next.id();
                     self.end.offset = SEGMENT_HEADER_LEN as u64;
                     at += 1;
@@ -239,6 +251,16 @@ pub(crate) fn read_frame(segment: &Arc<Segment>, offset: u64) -> Result<Option<S
     }
 }
 
+/// The positions of a packed frame's records, which stand behind its entries; none of others.
+fn packed_positions(header: &FrameHeader, packing: &[u8]) -> impl Iterator<Item = u64> {
+    let count = match header.kind {
+        FrameKind::Packed => header.count as usize,
+        _ => 0,
+    };
+    let words = packing.as_chunks::<8>().0.iter();
+    words.take(count).map(|word| u64::from_le_bytes(*word))
+}
+
 /// Whether everything in a frame is as it was written, ids and payloads included.
 pub(crate) fn content_is_intact(frame: &Scanned) -> Result<bool> {
     Ok(damage_in(frame)?.is_none())
@@ -247,16 +269,18 @@ pub(crate) fn content_is_intact(frame: &Scanned) -> Result<bool> {
 /// The offset of the first record of a frame that is not as it was written.
 pub(crate) fn damage_in(frame: &Scanned) -> Result<Option<u64>> {
     let header = &frame.header;
-    if header.kind != FrameKind::Records {
+    if !header.kind.has_records() {
         return Ok(None);
     }
     let content = frame.content()?;
-    let entries_len = header.entries_len() as usize;
-    let (table, rest) = content.split_at(entries_len);
+    let columns_len = header.columns_len() as usize;
+    let (columns, rest) = content.split_at(columns_len);
+    let (table, packing) = columns.split_at(header.entries_len() as usize);
     let (ids, bodies) = rest.split_at(frame.header.ids_len as usize);
     let (mut id_start, mut body_start) = (0, 0);
+    let mut positions = packed_positions(header, packing);
     for (index, raw) in entry_table(table).iter().enumerate() {
-        let position = frame.header.first + index as u64;
+        let position = positions.next().unwrap_or(header.first + index as u64);
         let intact = Entry::decode(raw).and_then(|entry| {
             let id = ids.get(id_start..entry.id_end as usize)?;
             let body = bodies.get(body_start..entry.body_end as usize)?;
@@ -266,7 +290,7 @@ pub(crate) fn damage_in(frame: &Scanned) -> Result<Option<u64>> {
             sound.then_some(())
         });
         if intact.is_none() {
-            let payloads = frame.offset + (FRAME_HEADER_LEN + entries_len + ids.len()) as u64;
+            let payloads = frame.offset + (FRAME_HEADER_LEN + columns_len + ids.len()) as u64;
             return Ok(Some(payloads + body_start as u64));
         }
     }
@@ -277,7 +301,7 @@ pub(crate) fn damage_in(frame: &Scanned) -> Result<Option<u64>> {
 /// it says nothing about where the log ends; but somebody has written there.
 pub(crate) fn stray_padding(frame: &Scanned) -> Result<Option<u64>> {
     let header = &frame.header;
-    let content = header.entries_len() + u64::from(header.ids_len) + u64::from(header.bodies_len);
+    let content = header.columns_len() + u64::from(header.ids_len) + u64::from(header.bodies_len);
     let used = FRAME_HEADER_LEN as u64 + content;
     let mut padding = vec![0; (header.frame_len() - used) as usize];
     frame.segment.read(&mut padding, frame.offset + used)?;

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::log::SegmentId;
 use crate::log::format::{HeaderError, SEGMENT_HEADER_LEN, SegmentHeader};
-use crate::log::{SegmentId, TEMPORARY_SUFFIX};
 use crate::storage::{OpenMode, Storage, StorageFile};
 
 /// Space is reserved in steps of this size, so that most appends change no file metadata.
@@ -38,7 +38,7 @@ impl Segment {
         reserve: u64,
     ) -> Result<Self> {
         let path = header.id.path(dir);
-        let temporary = path.with_extension(TEMPORARY_SUFFIX.trim_start_matches('.'));
+        let temporary = header.id.temporary_path(dir);
         let fill = || -> std::io::Result<Arc<dyn StorageFile>> {
             let file = storage.open(&temporary, OpenMode::CreateNew)?;
             file.allocate(reserve.max(FIRST_ALLOCATION))?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::feed::directory::FrameRef;
 use crate::feed::slot::FeedSlot;
 use crate::retention::prune::prune;
 use crate::retention::removal::{hard_delete, purge};
@@ -146,7 +147,16 @@ fn newest_before(slot: &Arc<FeedSlot>, limit: u64) -> Option<crate::Cursor> {
     let state = slot.current();
     let published = state.published.read();
     let frames = published.directory.frames();
-    let old = frames.partition_point(|frame| frame.time <= limit && frame.first <= published.tail);
-    let last = old.checked_sub(1).and_then(|at| frames.get(at))?;
-    Some(state.cursor(last.end() - 1))
+    let visible = |frame: &FrameRef| frame.first <= published.tail;
+    let old = frames.partition_point(|frame| frame.time <= limit && visible(frame));
+    // Of a packed frame the older part may be old enough.
+    let part = frames.get(old).filter(|frame| visible(frame));
+    let origins = part.map_or_else(Vec::new, FrameRef::origins);
+    let young = origins.iter().find(|origin| origin.time > limit);
+    let before = young.filter(|young| origins.first() != Some(young));
+    let end = match (before, old.checked_sub(1).and_then(|at| frames.get(at))) {
+        (Some(young), _) => young.first,
+        (None, last) => last?.end(),
+    };
+    Some(state.cursor(end - 1))
 }

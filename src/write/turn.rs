@@ -156,7 +156,8 @@ impl<'a> FeedTurn<'a> {
         // Frames get into the directory when they are written; what is not there is queued.
         let published = self.feed.published.read();
         if let Some(frame) = published.directory.find(position) {
-            return (frame.author, frame.time);
+            let origin = frame.origin(position);
+            return (origin.author, origin.time);
         }
         let queued = resident.pending.iter().rev();
         let mut before = queued.filter(|pending| pending.first <= position);

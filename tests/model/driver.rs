@@ -401,6 +401,11 @@ impl Driver {
         self.settle(self.model.clone().reopened());
     }
 
+    pub fn compact(&mut self) {
+        self.store.compact().unwrap();
+        self.mark_durable();
+    }
+
     pub fn rebuild(&mut self) {
         self.store.close().unwrap();
         self.open_again(true);

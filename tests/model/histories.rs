@@ -30,6 +30,7 @@ enum Step {
     Check,
     Flush,
     SaveCatalog,
+    Compact,
     Reopen,
     Rebuild,
     Crash(Survivors),
@@ -126,6 +127,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Check),
         1 => Just(Step::Flush),
         1 => Just(Step::SaveCatalog),
+        3 => Just(Step::Compact),
         1 => Just(Step::Reopen),
         1 => Just(Step::Rebuild),
         3 => survivors.prop_map(Step::Crash),
@@ -160,6 +162,7 @@ fn run(options: Options, steps: Vec<Step>) {
                 driver.store.checkpoint_catalog().unwrap();
                 driver.mark_durable();
             }
+            Step::Compact => driver.compact(),
             Step::Reopen => driver.close_and_open(),
             Step::Rebuild => driver.rebuild(),
             Step::Crash(survivors) => driver.crash(survivors),
@@ -202,9 +205,10 @@ fn a_catalog_position_in_a_superseded_segment_leads_on() {
     );
 }
 
-/// Small segments and a budget that evicts all the time: the roll and the reload are common.
+/// Small segments, all of which compaction replaces, and a budget that evicts all the time.
 fn cramped() -> Options {
-    Options::new().segment_size(4096).index_budget(0)
+    let options = Options::new().segment_size(4096).index_budget(0);
+    options.eager_compaction(true)
 }
 
 /// 300 histories each, or as many as `PROPTEST_CASES` says.

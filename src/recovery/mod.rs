@@ -3,6 +3,8 @@
 //! After an unclean end, what nobody vouches for is copied to a fresh segment and synced there:
 //! after a failed sync the system may still show bytes that the disk never got.
 
+pub(crate) mod packs;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,17 +15,19 @@ use crate::cursor::{FeedId, StreamId};
 use crate::engine::{Engine, Parts};
 use crate::error::{Error, Result};
 use crate::feed::marks::Mark;
-use crate::feed::state::FeedState;
+use crate::feed::state::{FeedState, Published};
 use crate::hash::Hasher;
 use crate::log::commit::{Log, LogSetup, segment_nonce};
 use crate::log::format::{
     Entry, FrameKind, Identity, SEGMENT_HEADER_LEN, SegmentHeader, entry_table,
 };
+use crate::log::manifest::Manifest;
 use crate::log::scan::{Scan, Scanned, in_force, scan};
 use crate::log::segment::Segment;
 use crate::log::{LogPosition, Lsn, SegmentId, TEMPORARY_SUFFIX};
 use crate::options::Options;
 use crate::publish::Place;
+use crate::recovery::packs::Packed;
 use crate::state::{Registration, State, StateKey, StateOp};
 use crate::storage::{OpenMode, Storage, StorageLock};
 
@@ -53,26 +57,38 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
             .map_err(|error| Error::io("open", path, error))?;
     }
     let lock = lock(storage, path)?;
-    let mut segments = open_segments(storage, &dir)?;
-    let fresh = segments.is_empty();
+    let (mut segments, mut packs) = open_segments(storage, &dir)?;
+    let fresh = segments.is_empty() && packs.is_empty();
     if fresh {
         create_first_segment(storage, path, &dir, &options, &mut segments)?;
     }
-    let identity = identity(&segments)?;
+    let identity = identity(segments.iter().chain(&packs))?;
     let catalog = match rebuild {
         true => None,
         false => Catalog::open(&options.storage, path, identity.store)?,
     };
     let derived = catalog.is_none();
-    let (catalog, contents) = match catalog {
+    let (catalog, mut contents) = match catalog {
         Some(found) => found,
         None => {
             let empty = Catalog::create(&options.storage, path, identity.store)?;
             (empty, Contents::default())
         }
     };
-    let start = start_of_scan(&segments, &dir, &catalog.root, derived)?;
-    let scan = scan(&segments, start, Lsn(catalog.root.durable_lsn))?;
+    let mut durable = Lsn(catalog.root.durable_lsn);
+    if derived && let Some((manifest, known)) = packs::manifest(&packs)? {
+        (contents.manifest, durable) = (manifest, known);
+    }
+    let manifest = &contents.manifest;
+    remove_retired(storage, manifest, &mut segments)?;
+    remove_retired(storage, manifest, &mut packs)?;
+    let packed = match derived {
+        true => packs::read(&packs)?,
+        false => Packed::default(),
+    };
+    contents.state.extend(packed.state);
+    let start = start_of_scan(&segments, manifest, &dir, &catalog.root, derived)?;
+    let scan = scan(&segments, manifest, start, durable)?;
     let last = scan.frames.last();
     let closed = last.map_or(catalog.root.clean && !derived, |f| {
         f.header.kind == FrameKind::Close
@@ -89,6 +105,7 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
     }
     let by_id: BTreeMap<SegmentId, Arc<Segment>> = segments
         .iter()
+        .chain(&packs)
         .map(|segment| (segment.id(), segment.clone()))
         .collect();
     let current = by_id.get(&end.segment).cloned();
@@ -114,9 +131,13 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
         state: State::restore(contents.state),
         catalog,
         rows: contents.feeds,
+        manifest: contents.manifest,
         lock,
     }));
-    replay(&engine, &frames)?;
+    for feed in packed.feeds {
+        adopt(&engine, feed);
+    }
+    replay(&engine, &frames, packed.state_lsn)?;
     if derived && !fresh {
         engine.save_catalog(false)?;
     }
@@ -148,8 +169,10 @@ fn holder(storage: &dyn Storage, file: &Path) -> Option<u32> {
         .ok()
 }
 
-/// Opens all segments in id order, and removes what a crash left half-made.
-fn open_segments(storage: &dyn Storage, dir: &Path) -> Result<Vec<Arc<Segment>>> {
+type Files = Vec<Arc<Segment>>;
+
+/// Opens all segments and all packs in id order, and removes what a crash left half-made.
+fn open_segments(storage: &dyn Storage, dir: &Path) -> Result<(Files, Files)> {
     let names = storage
         .list(dir)
         .map_err(|error| Error::io("list", dir, error))?;
@@ -165,7 +188,36 @@ fn open_segments(storage: &dyn Storage, dir: &Path) -> Result<Vec<Arc<Segment>>>
         }
     }
     segments.sort_by_key(|segment| segment.id());
-    Ok(segments)
+    Ok(segments
+        .into_iter()
+        .partition(|segment| !segment.id().is_pack()))
+}
+
+/// Removes files that compaction had replaced when the store was left, or was about to make.
+fn remove_retired(
+    storage: &dyn Storage,
+    manifest: &Manifest,
+    segments: &mut Vec<Arc<Segment>>,
+) -> Result<()> {
+    for segment in segments.iter().filter(|s| manifest.is_retired(s.id())) {
+        storage
+            .remove(&segment.path)
+            .map_err(|error| Error::io("remove", &segment.path, error))?;
+    }
+    segments.retain(|segment| !manifest.is_retired(segment.id()));
+    Ok(())
+}
+
+/// Takes over a feed as a pack has it, unless its epoch is over.
+fn adopt(engine: &Engine, (stream, published): (StreamId, Published)) {
+    let registration = engine.registration(stream.feed);
+    let current = registration.filter(|known| known.epoch == stream.epoch);
+    let Some(Registration { key, options, .. }) = current else {
+        return;
+    };
+    let StreamId { feed, epoch } = stream;
+    let state = FeedState::new(key, feed, epoch, Some(options), published);
+    engine.feeds.lock().streams.insert(stream, Arc::new(state));
 }
 
 fn create_first_segment(
@@ -220,9 +272,9 @@ fn create_first_segment(
     Ok(())
 }
 
-fn identity(segments: &[Arc<Segment>]) -> Result<Identity> {
+fn identity<'a>(segments: impl IntoIterator<Item = &'a Arc<Segment>>) -> Result<Identity> {
     let mut identities = segments
-        .iter()
+        .into_iter()
         .map(|segment| (segment, segment.header.identity));
     let Some((_, first)) = identities.next() else {
         return Err(Error::corrupt(
@@ -244,6 +296,7 @@ fn identity(segments: &[Arc<Segment>]) -> Result<Identity> {
 /// Where the scan begins: where the catalog says, or at the very beginning.
 fn start_of_scan(
     segments: &[Arc<Segment>],
+    manifest: &Manifest,
     dir: &Path,
     root: &RootRow,
     derived: bool,
@@ -260,12 +313,17 @@ fn start_of_scan(
         let path = position.segment.path(dir);
         return Err(Error::corrupt(&path, 0, "the segment is missing"));
     }
-    match segments.first() {
-        Some(first) if first.header.first_lsn == Lsn(1) => Ok(LogPosition {
+    // What is before the first segment must have been replaced.
+    let (chain, lsn) = manifest.follow(0, Lsn(0));
+    let goes_on = |first: &&Arc<Segment>| {
+        first.header.first_lsn == lsn.next() && (first.header.chain == chain || lsn == Lsn(0))
+    };
+    match segments.first().filter(goes_on) {
+        Some(first) => Ok(LogPosition {
             segment: first.id(),
             offset: SEGMENT_HEADER_LEN as u64,
             chain: first.header.chain,
-            lsn: Lsn(0),
+            lsn,
         }),
         _ => Err(Error::corrupt(dir, 0, "the first segments are missing")),
     }
@@ -298,7 +356,7 @@ fn relocate(
         },
     };
     let id = SegmentId(segments.last().map_or(0, |segment| segment.id().0) + 1);
-    let identity = identity(segments)?;
+    let identity = identity(segments.iter())?;
     let nonce = segment_nonce(&identity, id);
     let first_lsn = suffix
         .first()
@@ -381,11 +439,13 @@ fn put_away(
     Ok(())
 }
 
-/// Applies frames to what the catalog had. Frames it knew of already are passed over.
-fn replay(engine: &Engine, frames: &[Scanned]) -> Result<()> {
+/// Applies frames to what the catalog or the packs had, which have the state of `state_lsn`. Frames
+/// they knew of already are passed over.
+fn replay(engine: &Engine, frames: &[Scanned], state_lsn: Lsn) -> Result<()> {
     for frame in frames {
         match frame.header.kind {
             FrameKind::Close => {}
+            FrameKind::State if frame.header.lsn <= state_lsn => {}
             FrameKind::State => {
                 let bytes = frame.checked_content()?;
                 let operations = StateOp::decode_all(frame.header.count, &bytes);
@@ -399,6 +459,10 @@ fn replay(engine: &Engine, frames: &[Scanned]) -> Result<()> {
             }
             FrameKind::Records => replay_records(engine, frame)?,
             FrameKind::Marks => replay_marks(engine, frame)?,
+            FrameKind::Packed | FrameKind::Feed | FrameKind::Whole | FrameKind::Manifest => {
+                let path = &frame.segment.path;
+                return Err(Error::corrupt(path, frame.offset, "a frame of a pack"));
+            }
         }
     }
     give_up_staged(engine);

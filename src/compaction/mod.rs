@@ -1,0 +1,236 @@
+//! Compaction: gives back the space of versions that nobody reads any more.
+//!
+//! Segments of the log are never rewritten. What is still needed of the emptiest ones is copied
+//! into a pack, feed by feed; then the directories point there, and the segments go. Positions stay
+//! what they are, so no cursor notices, and pages in the making hold on to the files they read.
+//!
+//! * [`usage`]: how full each segment is, and which ones are worth it
+//! * [`survivors`]: what is still needed of a feed
+//!
+//! In order: the pack is on stable storage under its name, the directories change in memory, the
+//! catalog takes over directories and [manifest](crate::log::manifest) in one transaction, the
+//! files go. A crash before the transaction leaves a pack that nobody knows, and after it segments
+//! that are known to be retired; the next open removes either. A version counts as dead only when
+//! its successor is durable and published: live bits say nothing else.
+
+mod survivors;
+mod usage;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::catalog::FeedChanges;
+use crate::compaction::survivors::Survivors;
+use crate::compaction::usage::Usage;
+use crate::cursor::StreamId;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::feed::frame_ref::FrameRef;
+use crate::feed::state::FeedState;
+use crate::log::format::{FrameKind, SEGMENT_HEADER_LEN};
+use crate::log::frame::Frame;
+use crate::log::manifest::{Manifest, Stretch};
+use crate::log::pack::PackWriter;
+use crate::log::scan::read_frame;
+use crate::log::segment::Segment;
+use crate::log::{Lsn, SegmentId};
+
+/// What a compaction did. See [`Store::compact`](crate::Store::compact).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, serde::Serialize)]
+#[non_exhaustive]
+pub struct Compacted {
+    /// Files of the log that were replaced and removed.
+    pub removed: u64,
+    /// Their bytes.
+    pub removed_bytes: u64,
+    /// Bytes written into the files that replace them.
+    pub written_bytes: u64,
+}
+
+/// What compaction remembers from one time to the next; whoever compacts holds its lock.
+#[derive(Default)]
+pub(crate) struct Compactor {
+    /// Files that turned out to be damaged: they are left as they are.
+    damaged: BTreeSet<SegmentId>,
+}
+
+/// Compacts until the log has little that is not needed.
+pub(crate) fn compact(engine: &Engine) -> Result<Compacted> {
+    let mut compactor = engine.compactor.lock();
+    let mut done = Compacted::default();
+    loop {
+        engine.check_not_closed()?;
+        // Usage is what the catalog says, and only what it covers may be replaced.
+        engine.save_catalog(false)?;
+        let victims = Usage::of(engine)?.victims(&compactor.damaged);
+        if victims.is_empty() {
+            return Ok(done);
+        }
+        match round(engine, &victims) {
+            Ok(round) => {
+                done.removed += round.removed;
+                done.removed_bytes += round.removed_bytes;
+                done.written_bytes += round.written_bytes;
+                if round.written_bytes >= round.removed_bytes {
+                    return Ok(done);
+                }
+            }
+            Err(error) => {
+                compactor.note(&victims, &error);
+                return Err(error);
+            }
+        }
+    }
+}
+
+impl Compactor {
+    fn note(&mut self, victims: &[Arc<Segment>], error: &Error) {
+        if let Error::Corrupt { path, .. } = error {
+            let damaged = victims.iter().filter(|victim| victim.path == *path);
+            self.damaged.extend(damaged.map(|victim| victim.id()));
+        }
+    }
+}
+
+/// What is in some files, as far as their headers tell.
+#[derive(Default)]
+struct Survey {
+    streams: BTreeSet<StreamId>,
+    has_state: bool,
+    newest: Lsn,
+    stretches: Vec<Stretch>,
+}
+
+impl Survey {
+    fn add(&mut self, segment: &Arc<Segment>) -> Result<()> {
+        let header = segment.header;
+        let mut stretch = Stretch {
+            first: header.id,
+            last: header.id,
+            chain: header.chain,
+            first_lsn: header.first_lsn,
+            end_chain: header.chain,
+            end_lsn: Lsn(header.first_lsn.0 - 1),
+        };
+        let mut offset = SEGMENT_HEADER_LEN as u64;
+        while let Some(frame) = read_frame(segment, offset)? {
+            if frame.header.chain != stretch.end_chain {
+                break;
+            }
+            match frame.header.kind {
+                FrameKind::State | FrameKind::Whole => self.has_state = true,
+                FrameKind::Close | FrameKind::Manifest => {}
+                _ => {
+                    self.streams.insert(StreamId {
+                        feed: frame.header.feed,
+                        epoch: frame.header.epoch,
+                    });
+                }
+            }
+            self.newest = self.newest.max(frame.header.lsn);
+            (stretch.end_chain, stretch.end_lsn) = (frame.sum, frame.header.lsn);
+            offset += frame.header.frame_len();
+        }
+        if header.id.is_pack() && offset != segment.len()? {
+            return Err(Error::corrupt(&segment.path, offset, "frame"));
+        }
+        if !header.id.is_pack() {
+            self.stretches.push(stretch);
+        }
+        Ok(())
+    }
+}
+
+/// Replaces some files by one pack.
+fn round(engine: &Engine, victims: &[Arc<Segment>]) -> Result<Compacted> {
+    let mut survey = Survey::default();
+    for victim in victims {
+        survey.add(victim)?;
+    }
+    let ids: BTreeSet<SegmentId> = victims.iter().map(|victim| victim.id()).collect();
+    let manifest = next_manifest(engine, &survey, &ids)?;
+    let log = &engine.log;
+    let id = engine.manifest.lock().next_pack();
+    let mut pack = PackWriter::create(log.storage(), log.dir(), log.identity(), id, survey.newest)?;
+    let mut moved = Vec::new();
+    for stream in &survey.streams {
+        if let Some(feed) = engine.stream_in_use(*stream)? {
+            let packed = Survivors::of(engine, &feed, &ids)?.pack(&mut pack)?;
+            pack.append(&feed_frame(&feed, &ids, packed.clone())?)?;
+            moved.push((feed, packed));
+        }
+    }
+    if survey.has_state {
+        pack.append(&state_frame(engine))?;
+    }
+    let mut frame = Frame::of_pack(FrameKind::Manifest, manifest.encode());
+    frame.header.durable_lsn = log.durable();
+    frame.seal();
+    pack.append(&frame)?;
+    let pack = Arc::new(pack.finish()?);
+    let written_bytes = pack.len()?;
+    log.adopt(pack);
+    let removed_bytes = victims
+        .iter()
+        .map(|victim| victim.len())
+        .sum::<Result<u64>>()?;
+    let whole = moved
+        .into_iter()
+        .all(|(feed, packed)| feed.repack(&ids, packed));
+    if !whole {
+        // Then a bug has forgotten a record: what it is in stays.
+        engine.manifest.lock().packs.push(id);
+        return Err(Error::corrupt(&engine.path, 0, "a record was not packed"));
+    }
+    *engine.manifest.lock() = manifest;
+    engine.save_catalog(false)?;
+    engine.remove_retired()?;
+    Ok(Compacted {
+        removed: victims.len() as u64,
+        removed_bytes,
+        written_bytes,
+    })
+}
+
+/// The manifest once the files in `ids` are replaced. Refuses when one of them does not lead to
+/// what follows it: then it is damaged.
+fn next_manifest(engine: &Engine, survey: &Survey, ids: &BTreeSet<SegmentId>) -> Result<Manifest> {
+    let mut manifest = engine.manifest.lock().clone();
+    let pack = manifest.next_pack();
+    manifest.packs.retain(|pack| !ids.contains(pack));
+    manifest.packs.push(pack);
+    let before = manifest.clone();
+    let segments = engine.log.segments();
+    for stretch in &survey.stretches {
+        let (chain, _) = before.follow(stretch.end_chain, stretch.end_lsn);
+        let next = segments.iter().find(|next| next.id() > stretch.last);
+        if next.is_none_or(|next| next.header.chain != chain) {
+            let path = stretch.last.path(engine.log.dir());
+            return Err(Error::corrupt(&path, 0, "the segment does not lead on"));
+        }
+        manifest.retire(*stretch);
+    }
+    Ok(manifest)
+}
+
+/// The feed as a whole, as it is going to be: what it takes to read the log without a catalog.
+fn feed_frame(feed: &FeedState, ids: &BTreeSet<SegmentId>, packed: Vec<FrameRef>) -> Result<Frame> {
+    let forgotten = || Error::corrupt(std::path::Path::new(""), 0, "a record was not packed");
+    let FeedChanges {
+        row, chunks, marks, ..
+    } = feed.preview(ids, packed).ok_or_else(forgotten)?;
+    let frames: Vec<FrameRef> = chunks.into_iter().flat_map(|(_, frames)| frames).collect();
+    Ok(Frame::feed(&row, &frames, &marks.unwrap_or_default()))
+}
+
+fn state_frame(engine: &Engine) -> Frame {
+    // Read first: what is published later is replayed on top.
+    let lsn = engine.log.durable();
+    let operations = engine.state.all();
+    let bytes = crate::state::StateOp::encode_all(&operations);
+    let mut frame = Frame::of_pack(FrameKind::Whole, bytes);
+    frame.header.count = operations.len() as u32;
+    frame.header.lsn = lsn;
+    frame.seal();
+    frame
+}

@@ -1,0 +1,190 @@
+//! What compaction has to keep of a feed: its live records, and the payloads of deleted ones that
+//! older versions hold.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::feed::frame_ref::FrameRef;
+use crate::feed::read::{Located, Row, Span};
+use crate::feed::state::FeedState;
+use crate::hash::Fingerprint;
+use crate::log::SegmentId;
+use crate::log::frame::PackedFrame;
+use crate::log::pack::PackWriter;
+
+/// See the module.
+pub(crate) struct Survivors<'a> {
+    engine: &'a Engine,
+    feed: &'a Arc<FeedState>,
+    /// The frames to keep records of, and which frame of the directory each is.
+    sources: Vec<(usize, FrameRef)>,
+    /// Whether the feed shows deleted records.
+    has_deleted: bool,
+    pruned_through: u64,
+}
+
+/// A packed frame under construction, and those that are written.
+struct Packer<'a, 'b> {
+    feed: &'a FeedState,
+    pack: &'a mut PackWriter<'b>,
+    frame: Option<PackedFrame>,
+    written: Vec<FrameRef>,
+}
+
+impl<'a> Survivors<'a> {
+    /// Looks at the feed's frames in the files `ids`.
+    pub(crate) fn of(
+        engine: &'a Engine,
+        feed: &'a Arc<FeedState>,
+        ids: &BTreeSet<SegmentId>,
+    ) -> Result<Self> {
+        let published = feed.published.read();
+        let frames = published.directory.frames();
+        let sources = frames.iter().enumerate();
+        let sources = sources.filter(|(_, frame)| ids.contains(&frame.segment));
+        let shown: u64 = frames.iter().map(|f| u64::from(f.live_count)).sum();
+        Ok(Self {
+            engine,
+            feed,
+            sources: sources.map(|(at, frame)| (at, frame.clone())).collect(),
+            has_deleted: shown > published.live,
+            pruned_through: published.marks.prunes.through(),
+        })
+    }
+
+    /// Copies them. Returns what the feed's directory is going to say of the copies.
+    pub(crate) fn pack(self, pack: &mut PackWriter<'_>) -> Result<Vec<FrameRef>> {
+        let mut packer = Packer {
+            feed: self.feed,
+            pack,
+            frame: None,
+            written: Vec::new(),
+        };
+        let mut last = None;
+        for (at, frame) in &self.sources {
+            self.engine.check_not_closed()?;
+            // Ranges of frames must not overlap: what lies between two sources ends a frame.
+            if last.is_some_and(|last| last + 1 != *at) {
+                packer.finish()?;
+            }
+            last = Some(*at);
+            self.copy(frame, &mut packer)?;
+        }
+        packer.finish()?;
+        Ok(packer.written)
+    }
+
+    fn copy(&self, frame: &FrameRef, packer: &mut Packer<'_, '_>) -> Result<()> {
+        let holders = self.holders(frame)?;
+        let mut wanted: Vec<u32> = frame.live_from(0).chain(holders.iter().copied()).collect();
+        wanted.sort_unstable();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let span = Span::new(&self.engine.log, frame, wanted)?;
+        let mut located = Vec::new();
+        span.locate(&mut located)?;
+        for record in &mut located {
+            // What a deleted record has its payload from is not covered by pruning that record's
+            // older version.
+            let holder = holders.contains(&((record.position - frame.first) as u32));
+            record.pruned |= !holder && record.position <= self.pruned_through;
+        }
+        let (mut buffer, mut rows) = (Vec::new(), Vec::new());
+        span.load(&located, true, &mut buffer, &mut rows)?;
+        for (record, row) in located.iter().zip(&rows) {
+            let holder = holders.contains(&((row.position - frame.first) as u32));
+            self.push(frame, record, row, &mut buffer, holder, packer)?;
+        }
+        Ok(())
+    }
+
+    fn push(
+        &self,
+        frame: &FrameRef,
+        record: &Located,
+        row: &Row,
+        buffer: &mut Vec<u8>,
+        holder: bool,
+        packer: &mut Packer<'_, '_>,
+    ) -> Result<()> {
+        let mut entry = row.entry;
+        let mut body = row.body.clone();
+        let own = buffer.len();
+        if entry.payload_at_previous {
+            // From here on the deleted record holds its payload itself.
+            entry.payload_at_previous = false;
+            if !record.pruned {
+                let holder = self.engine.payload_holder(self.feed, entry.previous)?;
+                body = holder.append_payload(buffer)?;
+            }
+        }
+        let target = packer.frame_for(self.engine, row.position)?;
+        let origin = (frame.lsn, frame.origin(row.position));
+        // With what stands behind the id.
+        let ids = &buffer[row.id.start..][..record.ids_len() as usize];
+        target.push(row.position, origin, entry, ids, &buffer[body]);
+        if holder {
+            target.note_holder();
+        }
+        buffer.truncate(own);
+        Ok(())
+    }
+
+    /// The records of a frame that are not live, but hold the payload of a deleted record.
+    fn holders(&self, frame: &FrameRef) -> Result<Vec<u32>> {
+        let dead = |bit: &u32| !frame.is_live(*bit) && frame.index_of(*bit).is_some();
+        if !self.has_deleted || frame.live_count == frame.count {
+            return Ok(Vec::new());
+        }
+        let dead: Vec<u32> = (0..frame.span).filter(dead).collect();
+        let mut located = Vec::new();
+        Span::new(&self.engine.log, frame, dead)?.locate(&mut located)?;
+        let keys: Vec<Fingerprint> = located.iter().map(|record| record.entry.key).collect();
+        let newest = self.engine.newest(self.feed, &keys)?;
+        let mut holders = Vec::new();
+        for (record, newest) in located.iter().zip(newest) {
+            let Some(newest) = newest.filter(|newest| newest.is_deleted()) else {
+                continue;
+            };
+            if newest.is_pruned(self.pruned_through) || newest.position() <= record.position {
+                continue;
+            }
+            let deletion = self.engine.payload_holder(self.feed, newest.position())?;
+            let entry = deletion.located.entry;
+            if entry.payload_at_previous && entry.previous == record.position {
+                holders.push((record.position - frame.first) as u32);
+            }
+        }
+        Ok(holders)
+    }
+}
+
+impl Packer<'_, '_> {
+    /// The frame that the record at `position` goes into.
+    fn frame_for(&mut self, engine: &Engine, position: u64) -> Result<&mut PackedFrame> {
+        if self
+            .frame
+            .as_ref()
+            .is_some_and(|frame| frame.is_full_for(position))
+        {
+            self.finish()?;
+        }
+        let (feed, epoch) = (self.feed.id, self.feed.epoch);
+        let new = || PackedFrame::new(feed, epoch, position, engine.log.frames.take());
+        Ok(self.frame.get_or_insert_with(new))
+    }
+
+    /// Writes the frame under construction.
+    fn finish(&mut self) -> Result<()> {
+        if let Some(frame) = self.frame.take() {
+            let (frame, mut known) = frame.finish();
+            let place = self.pack.append(&frame)?;
+            (known.segment, known.offset) = (place.segment, place.offset);
+            self.written.push(known);
+        }
+        Ok(())
+    }
+}

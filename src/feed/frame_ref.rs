@@ -1,0 +1,375 @@
+//! What a feed's directory knows of one frame: where it is, who made its changes and when, and
+//! which of its records are still the newest versions.
+
+use crate::codec::{Decoder, Encoder};
+use crate::log::format::{Author, ENTRY_LEN, FRAME_HEADER_LEN, FrameHeader, ORIGIN_LEN, SyncId};
+use crate::log::frame::{FRAME_RECORDS_MAX, SPAN_MAX};
+use crate::log::{Lsn, SegmentId};
+use crate::publish::Place;
+
+/// A frame of records.
+///
+/// In a frame as a commit wrote it, record `i` has position `first + i`. A packed frame holds what
+/// compaction kept of several frames: positions ascend, with gaps.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct FrameRef {
+    /// Position of the first record.
+    pub(crate) first: u64,
+    /// From the first record's position to the last one's, both included.
+    pub(crate) span: u32,
+    /// How many records there are.
+    pub(crate) count: u32,
+    pub(crate) lsn: Lsn,
+    /// Commit time of the newest record, in microseconds.
+    pub(crate) time: u64,
+    /// Who made the newest record.
+    pub(crate) author: Author,
+    pub(crate) segment: SegmentId,
+    pub(crate) offset: u64,
+    pub(crate) ids_len: u32,
+    pub(crate) bodies_len: u32,
+    /// How many bits of `live` are set.
+    pub(crate) live_count: u32,
+    /// Bit `i % 64` of word `i / 64`: the record at `first + i` is the newest version of its id.
+    pub(crate) live: Box<[u64]>,
+    /// What is different about a packed frame.
+    pub(crate) packing: Option<Box<Packing>>,
+}
+
+/// What there is to know of a packed frame besides.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Packing {
+    /// Bit `i`: the frame has a record at `first + i`.
+    pub(crate) present: Box<[u64]>,
+    /// The commits that the records come from, in the order of their positions.
+    pub(crate) origins: Box<[Origin]>,
+    /// How many records were not live when they were packed: they hold payloads of deleted ones.
+    pub(crate) holders: u32,
+}
+
+/// A commit's part in a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Origin {
+    /// Position of the commit's first record in the frame it was written in, and after its last.
+    pub(crate) first: u64,
+    pub(crate) end: u64,
+    /// Commit time in microseconds.
+    pub(crate) time: u64,
+    pub(crate) author: Author,
+}
+
+/// A bit set with the bits below `len` set.
+pub(crate) fn ones(len: u32) -> Box<[u64]> {
+    let mut words = vec![u64::MAX; len.div_ceil(64) as usize];
+    if let Some(last) = words.last_mut() {
+        *last >>= (64 - len % 64) % 64;
+    }
+    words.into()
+}
+
+fn is_set(words: &[u64], bit: u32) -> bool {
+    let word = words.get(bit as usize / 64);
+    word.is_some_and(|word| word >> (bit % 64) & 1 == 1)
+}
+
+impl FrameRef {
+    /// A frame that a commit has just written: all its records are live.
+    pub(crate) fn new(header: &FrameHeader, place: Place) -> Self {
+        Self {
+            first: header.first,
+            span: header.count,
+            count: header.count,
+            lsn: header.lsn,
+            time: header.time,
+            author: header.author,
+            segment: place.segment,
+            offset: place.offset,
+            ids_len: header.ids_len,
+            bodies_len: header.bodies_len,
+            live_count: header.count,
+            live: ones(header.count),
+            packing: None,
+        }
+    }
+
+    /// Position after the last record.
+    pub(crate) fn end(&self) -> u64 {
+        self.first + u64::from(self.span)
+    }
+
+    /// Whether the record at `first + bit` is the newest version of its id.
+    pub(crate) fn is_live(&self, bit: u32) -> bool {
+        is_set(&self.live, bit)
+    }
+
+    /// Which record of the frame is at `first + bit`, if it is there.
+    pub(crate) fn index_of(&self, bit: u32) -> Option<u32> {
+        let Some(packing) = &self.packing else {
+            return (bit < self.count).then_some(bit);
+        };
+        if !is_set(&packing.present, bit) {
+            return None;
+        }
+        let word = bit as usize / 64;
+        let before = packing.present[..word].iter().map(|word| word.count_ones());
+        let inside = packing.present[word] & ((1 << (bit % 64)) - 1);
+        Some(before.sum::<u32>() + inside.count_ones())
+    }
+
+    /// Marks the record at `position` as no longer live; whether it was.
+    pub(crate) fn retire(&mut self, position: u64) -> bool {
+        let bit = position - self.first;
+        let mask = 1 << (bit % 64);
+        let word = &mut self.live[bit as usize / 64];
+        let was_live = *word & mask != 0;
+        *word &= !mask;
+        self.live_count -= u32::from(was_live);
+        was_live
+    }
+
+    /// Marks the record at `position` as live again; `None` when the frame does not have it.
+    pub(crate) fn revive(&mut self, position: u64) -> Option<()> {
+        let bit = u32::try_from(position.checked_sub(self.first)?).ok()?;
+        self.index_of(bit)?;
+        self.live[bit as usize / 64] |= 1 << (bit % 64);
+        self.live_count += 1;
+        Some(())
+    }
+
+    /// The commit that wrote the record at `position`.
+    pub(crate) fn origin(&self, position: u64) -> Origin {
+        let origins = self.packing.as_ref().map(|packing| &*packing.origins);
+        let origins = origins.unwrap_or_default();
+        let after = origins.partition_point(|origin| origin.first <= position);
+        let known = after.checked_sub(1).and_then(|at| origins.get(at));
+        known.copied().unwrap_or_else(|| self.newest_origin())
+    }
+
+    fn newest_origin(&self) -> Origin {
+        Origin {
+            first: self.first,
+            end: self.end(),
+            time: self.time,
+            author: self.author,
+        }
+    }
+
+    /// All commits with records in the frame, in order.
+    pub(crate) fn origins(&self) -> Vec<Origin> {
+        match &self.packing {
+            Some(packing) => packing.origins.to_vec(),
+            None => vec![self.newest_origin()],
+        }
+    }
+
+    /// The live records' bits from `from` on, ascending.
+    pub(crate) fn live_from(&self, from: u32) -> impl Iterator<Item = u32> + '_ {
+        let start = from as usize / 64;
+        let words = self.live.iter().enumerate().skip(start);
+        words.flat_map(move |(at, word)| {
+            let mut word = *word;
+            if at == start {
+                word &= u64::MAX << (from % 64);
+            }
+            std::iter::from_fn(move || {
+                (word != 0).then(|| {
+                    let bit = word.trailing_zeros();
+                    word &= word - 1;
+                    at as u32 * 64 + bit
+                })
+            })
+        })
+    }
+
+    /// The live records' bits below `to`, descending.
+    pub(crate) fn live_below(&self, to: u32) -> impl Iterator<Item = u32> + '_ {
+        (0..to.min(self.span))
+            .rev()
+            .filter(|bit| self.is_live(*bit))
+    }
+
+    /// Length of what stands between the header and the ids: entries, and what packing adds.
+    pub(crate) fn columns_len(&self) -> u64 {
+        let count = u64::from(self.count);
+        let entries = count * ENTRY_LEN as u64;
+        match &self.packing {
+            Some(packing) => entries + count * 8 + (packing.origins.len() * ORIGIN_LEN) as u64,
+            None => entries,
+        }
+    }
+
+    /// Offsets of the entries, the ids and the payloads in the segment.
+    pub(crate) fn areas(&self) -> (u64, u64, u64) {
+        let entries = self.offset + FRAME_HEADER_LEN as u64;
+        let ids = entries + self.columns_len();
+        (entries, ids, ids + u64::from(self.ids_len))
+    }
+
+    /// About how many of its bytes are still needed, when payloads at or before `pruned_through`
+    /// are not.
+    pub(crate) fn needed_len(&self, pruned_through: u64) -> u64 {
+        let holders = self.packing.as_ref().map_or(0, |packing| packing.holders);
+        let needed = u64::from(self.live_count.saturating_add(holders).min(self.count));
+        if needed == 0 {
+            return 0;
+        }
+        let pruned = self.end() <= pruned_through + 1;
+        let bodies = if pruned {
+            0
+        } else {
+            u64::from(self.bodies_len)
+        };
+        let each = (self.columns_len() + u64::from(self.ids_len) + bodies) / u64::from(self.count);
+        each * needed + FRAME_HEADER_LEN as u64
+    }
+
+    /// Memory held besides the struct itself, in bytes.
+    pub(crate) fn heap(&self) -> usize {
+        let packing = self.packing.as_ref().map_or(0, |packing| {
+            size_of::<Packing>() + size_of_val(&*packing.present) + size_of_val(&*packing.origins)
+        });
+        size_of_val(&*self.live) + packing
+    }
+}
+
+const BITS_NONE: u8 = 0;
+const BITS_ALL: u8 = 1;
+const BITS_SOME: u8 = 2;
+
+fn encode_bits(encoder: Encoder, words: &[u64], set: u32, len: u32) -> Encoder {
+    match set {
+        0 => encoder.u8(BITS_NONE),
+        _ if set == len => encoder.u8(BITS_ALL),
+        _ => words
+            .iter()
+            .fold(encoder.u8(BITS_SOME), |encoder, word| encoder.u64(*word)),
+    }
+}
+
+/// Reads a bit set of `len` bits, and how many are set.
+fn decode_bits(fields: &mut Decoder<'_>, len: u32) -> Option<(Box<[u64]>, u32)> {
+    // A frame has no more records than a list of them has bytes, so this allocates little.
+    let words: Box<[u64]> = match fields.u8()? {
+        BITS_NONE => vec![0; len.div_ceil(64) as usize].into(),
+        BITS_ALL => ones(len),
+        BITS_SOME => {
+            let words = fields
+                .take(len.div_ceil(64) as usize * 8)?
+                .as_chunks::<8>()
+                .0;
+            words.iter().map(|word| u64::from_le_bytes(*word)).collect()
+        }
+        _ => return None,
+    };
+    let set = words.iter().map(|word| word.count_ones()).sum();
+    let inside = ones(len);
+    let plausible = words
+        .iter()
+        .zip(&inside)
+        .all(|(word, mask)| word & !mask == 0);
+    plausible.then_some((words, set))
+}
+
+impl Origin {
+    pub(crate) fn encode(&self, encoder: Encoder) -> Encoder {
+        let Author { run, sync } = self.author;
+        let encoder = encoder.u64(self.first).u64(self.end).u64(self.time);
+        encoder.u64(run).u64(sync.0)
+    }
+
+    fn decode(fields: &mut Decoder<'_>) -> Option<Self> {
+        Some(Self {
+            first: fields.u64()?,
+            end: fields.u64()?,
+            time: fields.u64()?,
+            author: Author {
+                run: fields.u64()?,
+                sync: SyncId(fields.u64()?),
+            },
+        })
+    }
+}
+
+impl FrameRef {
+    /// A stretch of a directory, as the catalog and packs keep it.
+    pub(crate) fn encode_all(frames: &[Self]) -> Vec<u8> {
+        let encoder = Encoder::default().u32(frames.len() as u32);
+        let all = frames
+            .iter()
+            .fold(encoder, |encoder, frame| frame.encode(encoder));
+        all.finish()
+    }
+
+    /// Reads a stretch of a directory; `None` when it is damaged.
+    pub(crate) fn decode_all(bytes: &[u8]) -> Option<Vec<Self>> {
+        let mut fields = Decoder::new(bytes);
+        let mut frames = Vec::new();
+        for _ in 0..fields.u32()? {
+            frames.push(Self::decode(&mut fields)?);
+        }
+        fields.is_empty().then_some(frames)
+    }
+
+    fn encode(&self, encoder: Encoder) -> Encoder {
+        let newest = self.newest_origin();
+        let encoder = newest
+            .encode(encoder)
+            .u32(self.span)
+            .u32(self.count)
+            .u64(self.lsn.0)
+            .u64(self.segment.0)
+            .u64(self.offset)
+            .u32(self.ids_len)
+            .u32(self.bodies_len);
+        let encoder = encode_bits(encoder, &self.live, self.live_count, self.span);
+        let Some(packing) = &self.packing else {
+            return encoder.u32(0);
+        };
+        let encoder = encoder.u32(packing.origins.len() as u32);
+        let origins = packing.origins.iter();
+        let encoder = origins.fold(encoder, |encoder, origin| origin.encode(encoder));
+        encode_bits(encoder, &packing.present, self.count, self.span).u32(packing.holders)
+    }
+
+    fn decode(fields: &mut Decoder<'_>) -> Option<Self> {
+        let Origin {
+            first,
+            time,
+            author,
+            ..
+        } = Origin::decode(fields)?;
+        let (span, count) = (fields.u32()?, fields.u32()?);
+        if count > FRAME_RECORDS_MAX as u32 + 1 || span > SPAN_MAX {
+            return None;
+        }
+        let mut frame = Self {
+            first,
+            span,
+            count,
+            lsn: Lsn(fields.u64()?),
+            time,
+            author,
+            segment: SegmentId(fields.u64()?),
+            offset: fields.u64()?,
+            ids_len: fields.u32()?,
+            bodies_len: fields.u32()?,
+            live_count: 0,
+            live: Box::default(),
+            packing: None,
+        };
+        (frame.live, frame.live_count) = decode_bits(fields, span)?;
+        let origins = fields.u32()?;
+        if origins == 0 {
+            return (span == count).then_some(frame);
+        }
+        let origins: Option<_> = (0..origins).map(|_| Origin::decode(fields)).collect();
+        let (present, there) = decode_bits(fields, span)?;
+        let packing = Packing {
+            present,
+            origins: origins?,
+            holders: fields.u32()?,
+        };
+        frame.packing = Some(Box::new(packing));
+        (there == count).then_some(frame)
+    }
+}
