@@ -1,4 +1,4 @@
-//! The memory budget of the indexes: a clock over the feeds whose index is in memory.
+//! The memory budget of the indexes: a clock over the feeds that have an index or a trail in memory.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -38,15 +38,17 @@ impl Budget {
         feed.last_use.store(now, Ordering::Relaxed);
     }
 
-    /// Takes a feed whose index was just loaded into the clock.
-    pub(crate) fn admit(&self, feed: &Arc<FeedState>) {
-        let now = self.uses.load(Ordering::Relaxed);
-        self.clock.lock().push_back((now, feed.clone()));
+    /// Notes how much memory the feed takes now.
+    pub(crate) fn resize(&self, feed: &Arc<FeedState>, bytes: usize) {
+        self.count(feed, bytes);
+        if bytes > 0 && !feed.is_counted.swap(true, Ordering::Relaxed) {
+            let now = self.uses.load(Ordering::Relaxed);
+            self.clock.lock().push_back((now, feed.clone()));
+        }
     }
 
-    /// Notes how much memory the feed's index takes now.
-    pub(crate) fn resize(&self, feed: &FeedState, bytes: usize) {
-        let before = feed.index_memory.swap(bytes, Ordering::Relaxed);
+    fn count(&self, feed: &FeedState, bytes: usize) {
+        let before = feed.memory.swap(bytes, Ordering::Relaxed);
         self.used.fetch_add(bytes, Ordering::Relaxed);
         self.used.fetch_sub(before, Ordering::Relaxed);
     }
@@ -56,7 +58,7 @@ impl Budget {
         self.clock
             .lock()
             .retain(|(_, held)| !std::ptr::eq(&**held, feed));
-        self.resize(feed, 0);
+        self.count(feed, 0);
     }
 
     /// Drops indexes, those not used for longest first, until the budget holds or every other
@@ -75,10 +77,12 @@ impl Budget {
                 return;
             };
             let used = feed.last_use.load(Ordering::Relaxed);
-            if Arc::ptr_eq(&feed, current) || used > seen || !feed.evict() {
+            let account = || {
+                feed.is_counted.store(false, Ordering::Relaxed);
+                self.count(&feed, 0);
+            };
+            if Arc::ptr_eq(&feed, current) || used > seen || !feed.evict(account) {
                 clock.push_back((used, feed));
-            } else {
-                self.resize(&feed, 0);
             }
         }
     }

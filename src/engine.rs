@@ -12,7 +12,6 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::background::Background;
 use crate::budget::Budget;
 use crate::catalog::{Catalog, FeedChanges, FeedRow, Save};
-use crate::checksum::checksum;
 use crate::compaction::Compactor;
 use crate::cursor::{FIRST_EPOCH, FeedId, StreamId};
 use crate::error::{Error, Result};
@@ -20,14 +19,13 @@ use crate::events::Events;
 use crate::feed::FeedKey;
 use crate::feed::directory::{Directory, FrameRef};
 use crate::feed::load::PayloadHolder;
-use crate::feed::read::Span;
+use crate::feed::read::{Span, read_entries};
 use crate::feed::slot::FeedSlot;
-use crate::feed::state::{FeedState, Published, Resident, Writer};
+use crate::feed::state::{FeedState, Published, Writer};
 use crate::hash::{Fingerprint, Hasher};
 use crate::index::{Index, IndexEntry};
 use crate::log::Lsn;
 use crate::log::commit::{Log, Stage};
-use crate::log::format::{Entry, FRAME_HEADER_LEN, FrameHeader, entry_table};
 use crate::log::manifest::Manifest;
 use crate::log::segment::Segment;
 use crate::options::{FeedOptions, Options};
@@ -396,16 +394,16 @@ impl Engine {
         }
         resident.index = Some(Index::build(entries));
         resident.pending.clear();
-        self.note_memory(feed, &resident);
+        // What the feed's trail holds is counted when its writer is done.
+        self.budget.resize(feed, resident.memory());
         drop(resident);
-        self.budget.admit(feed);
         self.budget.enforce(feed);
         Ok(())
     }
 
     /// Lets the feed's next writer work under the newest options. Of concurrent changes the one
     /// that was committed last counts, whichever comes here last.
-    pub(crate) fn refresh_options(&self, feed: &FeedState) -> Result<()> {
+    pub(crate) fn refresh_options(&self, feed: &Arc<FeedState>) -> Result<()> {
         self.log.flush()?;
         let mut writer = self.write_turn(feed, self.log.aborts());
         // The index may hold fingerprints of payloads that are equal only under the old options,
@@ -422,7 +420,7 @@ impl Engine {
         let mut resident = feed.index.write();
         resident.pending.clear();
         resident.index = None;
-        self.note_memory(feed, &resident);
+        self.budget.resize(feed, writer.trail.memory());
         drop(resident);
         if let Some(registration) = self.registration(feed.id) {
             writer.options = registration.options;
@@ -437,11 +435,6 @@ impl Engine {
             .get(&StateKey::feed(feed))
             .as_deref()
             .and_then(Registration::decode)
-    }
-
-    pub(crate) fn note_memory(&self, feed: &FeedState, resident: &Resident) {
-        self.budget
-            .resize(feed, resident.index.as_ref().map_or(0, Index::memory));
     }
 
     /// The newest visible versions of records.
@@ -546,37 +539,6 @@ impl Engine {
             None => Err(Error::corrupt(span.path(), 0, "record entry")),
         }
     }
-}
-
-/// Reads the live entries of a frame, verified as a whole.
-fn read_entries(frame: &FrameRef, segment: &Segment, entries: &mut Vec<IndexEntry>) -> Result<()> {
-    let (_, ids_at, _) = frame.areas();
-    let mut bytes = vec![0; (ids_at - frame.offset) as usize];
-    segment.read(&mut bytes, frame.offset)?;
-    let damaged = |what| Error::corrupt(&segment.path, frame.offset, what);
-    let (header, _) = FrameHeader::decode(&bytes, frame.offset, segment.header.nonce)
-        .ok_or_else(|| damaged("frame header"))?;
-    let columns = &bytes[FRAME_HEADER_LEN..];
-    if header.first != frame.first || header.content_sum != checksum(0, &[columns]) {
-        return Err(damaged("frame entries"));
-    }
-    let table = entry_table(columns);
-    for bit in frame.live_from(0) {
-        let decode = |index: u32| table.get(index as usize).and_then(Entry::decode);
-        let index = frame.index_of(bit);
-        let entry = index.and_then(decode);
-        let (Some(index), Some(entry)) = (index, entry) else {
-            return Err(damaged("frame entries"));
-        };
-        let start = index
-            .checked_sub(1)
-            .and_then(decode)
-            .map_or(0, |before| before.body_end);
-        let position = frame.first + u64::from(bit);
-        let len = entry.body_end.saturating_sub(start);
-        entries.push(IndexEntry::new(&entry, position, len));
-    }
-    Ok(())
 }
 
 /// What the user's handles share: the store is closed when the last of them is dropped. The

@@ -165,6 +165,7 @@ pub(crate) fn swap_in(
     // The feed may have been configured anew meanwhile.
     turn.writer.options = registration.options.clone();
     // A record that was saved and deleted again before anybody saw it never was.
+    turn.engine.load_index(turn.feed)?;
     let mut deleted: Vec<u64> = {
         let resident = turn.feed.index.read();
         let entries = resident.index.iter().flat_map(|index| index.entries());

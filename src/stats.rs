@@ -30,7 +30,7 @@ pub struct FeedStats {
 
 impl FeedStats {
     pub(crate) fn of(feed: &FeedState, consumers: &[ConsumerInfo]) -> Self {
-        let index_bytes = feed.index_memory.load(std::sync::atomic::Ordering::Relaxed) as u64;
+        let index_bytes = feed.memory.load(std::sync::atomic::Ordering::Relaxed) as u64;
         let published = feed.published.read();
         let frames = published.directory.frames();
         let visible = frames.iter().filter(|frame| frame.first <= published.tail);

@@ -110,7 +110,8 @@ impl Survey {
             chain: header.chain,
             first_lsn: header.first_lsn,
             end_chain: header.chain,
-            end_lsn: Lsn(header.first_lsn.0 - 1),
+            // A pack of nothing begins at 0.
+            end_lsn: Lsn(header.first_lsn.0.saturating_sub(1)),
         };
         let mut offset = SEGMENT_HEADER_LEN as u64;
         while let Some(frame) = read_frame(segment, offset)? {

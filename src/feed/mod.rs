@@ -7,6 +7,7 @@
 //! * [`page`]: pages of the change feed; [`scan`] finds their records, [`load`] reads
 //!   them, [`since`] tells what they mean to the reader
 //! * [`read`]: reading records out of frames
+//! * [`trail`]: where a re-sync is going
 
 #[cfg(feature = "async")]
 mod changed;
@@ -23,6 +24,7 @@ mod scan;
 mod since;
 pub(crate) mod slot;
 pub(crate) mod state;
+pub(crate) mod trail;
 
 use std::fmt;
 use std::sync::Arc;

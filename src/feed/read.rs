@@ -4,11 +4,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::checksum::checksum;
 use crate::error::{Error, Result};
 use crate::feed::directory::FrameRef;
 use crate::feed::lives::Lives;
+use crate::index::IndexEntry;
 use crate::log::commit::Log;
-use crate::log::format::{ENTRY_LEN, Entry, entry_table};
+use crate::log::format::{ENTRY_LEN, Entry, FRAME_HEADER_LEN, FrameHeader, entry_table};
 use crate::log::segment::Segment;
 use crate::record::Action;
 
@@ -73,6 +75,41 @@ pub(crate) struct Row {
     /// The record's earlier [lives](crate::feed::lives), encoded.
     pub(crate) lives: Range<usize>,
     pub(crate) body: Range<usize>,
+}
+
+/// Reads the live entries of a frame, verified as a whole.
+pub(crate) fn read_entries(
+    frame: &FrameRef,
+    segment: &Segment,
+    entries: &mut Vec<IndexEntry>,
+) -> Result<()> {
+    let (_, ids_at, _) = frame.areas();
+    let mut bytes = vec![0; (ids_at - frame.offset) as usize];
+    segment.read(&mut bytes, frame.offset)?;
+    let damaged = |what| Error::corrupt(&segment.path, frame.offset, what);
+    let (header, _) = FrameHeader::decode(&bytes, frame.offset, segment.header.nonce)
+        .ok_or_else(|| damaged("frame header"))?;
+    let columns = &bytes[FRAME_HEADER_LEN..];
+    if header.first != frame.first || header.content_sum != checksum(0, &[columns]) {
+        return Err(damaged("frame entries"));
+    }
+    let table = entry_table(columns);
+    for bit in frame.live_from(0) {
+        let decode = |index: u32| table.get(index as usize).and_then(Entry::decode);
+        let index = frame.index_of(bit);
+        let entry = index.and_then(decode);
+        let (Some(index), Some(entry)) = (index, entry) else {
+            return Err(damaged("frame entries"));
+        };
+        let start = index
+            .checked_sub(1)
+            .and_then(decode)
+            .map_or(0, |before| before.body_end);
+        let position = frame.first + u64::from(bit);
+        let len = entry.body_end.saturating_sub(start);
+        entries.push(IndexEntry::new(&entry, position, len));
+    }
+    Ok(())
 }
 
 impl Span {

@@ -19,6 +19,7 @@ use crate::feed::FeedKey;
 use crate::feed::directory::Directory;
 use crate::feed::frame_ref::FrameRef;
 use crate::feed::marks::{Mark, Marks};
+use crate::feed::trail::Trail;
 use crate::hash::Fingerprint;
 use crate::index::{Index, IndexEntry};
 use crate::log::commit::{POSITION_JUMP, Ticket};
@@ -39,7 +40,9 @@ pub(crate) struct FeedState {
     written: AtomicU64,
     /// When the index was last used, in uses of any index; for eviction.
     pub(crate) last_use: AtomicU64,
-    pub(crate) index_memory: AtomicUsize,
+    /// Bytes of index and trail in memory, and whether the budget knows that there are any.
+    pub(crate) memory: AtomicUsize,
+    pub(crate) is_counted: AtomicBool,
     bell: Bell,
     closed: AtomicBool,
     /// Set when another epoch has taken this one's place.
@@ -71,6 +74,7 @@ pub(crate) struct Writer {
     pub(crate) aborts: u64,
     /// The newest commit of the feed, in the queue or past it.
     pub(crate) newest: Option<Arc<Ticket>>,
+    pub(crate) trail: Trail,
 }
 
 /// The index, while it is in memory, and what is not published yet.
@@ -90,6 +94,9 @@ pub(crate) struct Pending {
     pub(crate) time: u64,
     pub(crate) author: Author,
     pub(crate) before: Vec<(Fingerprint, Option<IndexEntry>)>,
+    /// The least and the greatest position it supersedes; none when they are the wrong way round.
+    pub(crate) oldest_replaced: u64,
+    pub(crate) newest_replaced: u64,
 }
 
 /// What readers see.
@@ -129,6 +136,7 @@ impl FeedState {
             generation: published.generation,
             aborts: 0,
             newest: None,
+            trail: Trail::default(),
         };
         Self {
             id,
@@ -140,7 +148,8 @@ impl FeedState {
             written: AtomicU64::new(published.lsn.0),
             published: RwLock::new(published),
             last_use: AtomicU64::new(0),
-            index_memory: AtomicUsize::new(0),
+            memory: AtomicUsize::new(0),
+            is_counted: AtomicBool::new(false),
             bell: Bell::default(),
             closed: AtomicBool::new(false),
             superseded: AtomicBool::new(false),
@@ -349,10 +358,11 @@ impl FeedState {
         }
     }
 
-    /// Drops the index to free its memory, unless it is in use or has queued changes.
-    pub(crate) fn evict(&self) -> bool {
+    /// Drops index and trail to free their memory, unless they are in use or have queued changes.
+    /// `account` is called before anybody can load them again.
+    pub(crate) fn evict(&self, account: impl FnOnce()) -> bool {
         // A writer remembers slots of the index while it classifies.
-        let Some(_writer) = self.writer.try_lock() else {
+        let Some(mut writer) = self.writer.try_lock() else {
             return false;
         };
         let Some(mut resident) = self.index.try_write() else {
@@ -368,6 +378,8 @@ impl FeedState {
         }
         resident.pending.clear();
         resident.index = None;
+        writer.trail = Trail::default();
+        account();
         true
     }
 }
@@ -382,6 +394,7 @@ impl Writer {
         if aborts != self.aborts && resident.pending.iter().any(|p| p.ticket.is_aborted()) {
             resident.pending.clear();
             resident.index = None;
+            self.trail = Trail::default();
             let published = feed.published.read();
             // Aborted positions were never given out.
             self.next = published.tail + 1;
@@ -466,6 +479,11 @@ impl Bell {
 }
 
 impl Resident {
+    /// Memory that the index takes, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        self.index.as_ref().map_or(0, Index::memory)
+    }
+
     fn forget_published(&mut self) {
         while self
             .pending

@@ -36,6 +36,7 @@ const FLAG_DELETED: u16 = 1;
 const FLAG_JSON: u16 = 2;
 const FLAG_PRUNED: u16 = 4;
 const FLAG_REBORN: u16 = 8;
+const FLAG_SUPERSEDED: u16 = 16;
 
 impl IndexEntry {
     /// The index's view of a log entry at `position` whose payload has `body_len` bytes.
@@ -89,6 +90,15 @@ impl IndexEntry {
     /// Whether the record has earlier lives.
     pub(crate) fn is_reborn(&self) -> bool {
         self.flags & FLAG_REBORN != 0
+    }
+
+    /// Whether this copy of an entry was overtaken; see [`Trail`](crate::feed::trail::Trail).
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.flags & FLAG_SUPERSEDED != 0
+    }
+
+    pub(crate) fn set_superseded(&mut self) {
+        self.flags |= FLAG_SUPERSEDED;
     }
 
     /// The bytes of payload that count for the feed's size.

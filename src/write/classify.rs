@@ -4,14 +4,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry as TableEntry;
-
 use crate::cursor::Cursor;
 use crate::engine::Engine;
 use crate::error::{Error, RecordError, Result};
 use crate::feed::lives::Lives;
-use crate::feed::page::check_cursor;
 use crate::feed::slot::FeedSlot;
 use crate::hash::{Fingerprint, Scratch};
 use crate::index::{Index, IndexEntry, Slot};
@@ -32,12 +28,12 @@ thread_local! {
 /// A write with its fingerprints: what can be computed without a lock.
 pub(crate) struct Prepared<'a> {
     pub(crate) feed: Arc<FeedSlot>,
-    verb: Verb,
+    pub(super) verb: Verb,
     inputs: &'a [Input<'a>],
-    merging: Option<Cursor>,
-    keys: Vec<Fingerprint>,
+    pub(super) merging: Option<Cursor>,
+    pub(super) keys: Vec<Fingerprint>,
     /// Of the payloads of saves; empty otherwise.
-    contents: Vec<Fingerprint>,
+    pub(super) contents: Vec<Fingerprint>,
 }
 
 impl<'a> Prepared<'a> {
@@ -77,19 +73,19 @@ impl Prepared<'_> {
 
 /// A record as a write finds it.
 #[derive(Clone, Copy)]
-struct Found {
+pub(super) struct Found {
     /// `None` when the record came earlier in this commit.
     slot: Option<Slot>,
-    entry: IndexEntry,
+    pub(super) entry: IndexEntry,
 }
 
 /// An input that is going to change its record.
-struct Change {
-    index: usize,
-    found: Option<Found>,
-    outcome: Outcome,
+pub(super) struct Change {
+    pub(super) index: usize,
+    pub(super) found: Option<Found>,
+    pub(super) outcome: Outcome,
     /// The merged payload of an update, and its fingerprint.
-    merged: Option<(Vec<u8>, Fingerprint)>,
+    pub(super) merged: Option<(Vec<u8>, Fingerprint)>,
 }
 
 impl FeedTurn<'_> {
@@ -109,87 +105,6 @@ impl FeedTurn<'_> {
         self.marks.extend(named.into_marks(self.author.sync));
         self.frame(write, changes, &mut outcomes)?;
         Ok(outcomes)
-    }
-
-    /// The hot path: looks every key up and compares fingerprints. Returns the inputs that change
-    /// something as far as fingerprints can tell.
-    fn compare_fingerprints(
-        &mut self,
-        write: &Prepared<'_>,
-        named: &mut Named,
-        outcomes: &mut [Outcome],
-    ) -> Result<Vec<Change>> {
-        let merging = write.merging.map(|cursor| check_cursor(self.feed, cursor));
-        // Nothing at or before this position can be taken for unchanged, or left alone, at a glance.
-        let (pruned_through, untouched_after) = (
-            self.writer.pruned_through,
-            merging.transpose()?.unwrap_or(u64::MAX),
-        );
-        let keep_pruned = self.writer.options.keep_pruned;
-        let resident = self.feed.index.read();
-        // Loaded when the turn was taken, and not evicted while a writer is at work.
-        let Some(index) = resident.index.as_ref() else {
-            return Ok(Vec::new());
-        };
-        let mut slots = Vec::with_capacity(write.keys.len());
-        index.find_all(&write.keys, &mut slots);
-        let mut seen = HashTable::with_capacity(write.keys.len());
-        let mut newest_seen = 0;
-        let mut changes = Vec::new();
-        for (at, (key, slot)) in write.keys.iter().zip(slots).enumerate() {
-            let entry = seen.entry(
-                key.head(),
-                |other: &u32| write.keys[*other as usize] == *key,
-                |other| write.keys[*other as usize].head(),
-            );
-            let TableEntry::Vacant(entry) = entry else {
-                outcomes[at] = Outcome::Duplicate;
-                continue;
-            };
-            entry.insert(at as u32);
-            if let (Some(slot), None, Some(content)) =
-                (slot, &self.changes.earlier, write.contents.get(at))
-            {
-                // Nine records of ten end here, without their entry being copied.
-                let entry = index.entry(slot);
-                let position = entry.position();
-                newest_seen = newest_seen.max(position);
-                let plain = position > pruned_through && position <= untouched_after;
-                if plain && same_content(write.verb, entry, *content) && !entry.is_deleted() {
-                    named.note(self, &resident, position, true);
-                    continue;
-                }
-            }
-            let found = self.changes.find(index, *key, slot);
-            let mut outcome = decide(write, at, found, pruned_through, keep_pruned);
-            if let Some(position) = found.map(|found| found.entry.position()) {
-                newest_seen = newest_seen.max(position);
-                let foreign = || self.made(&resident, position).0 != self.author;
-                if position > untouched_after && foreign() {
-                    outcome = Outcome::Skipped;
-                }
-                if !outcome.is_change() {
-                    let same = outcome == Outcome::Unchanged;
-                    named.note(self, &resident, position, same);
-                }
-            }
-            outcomes[at] = outcome;
-            if outcome.is_change() {
-                changes.push(Change {
-                    index: at,
-                    found,
-                    outcome,
-                    merged: None,
-                });
-            }
-        }
-        if newest_seen > self.tail {
-            self.rests_on = resident
-                .pending
-                .back()
-                .map(|pending| pending.ticket.clone());
-        }
-        Ok(changes)
     }
 
     /// Compares values where only bytes were compared so far, and merges partial objects. Changes
@@ -408,7 +323,12 @@ impl FeedTurn<'_> {
 }
 
 impl Changes {
-    fn find(&self, index: &Index, key: Fingerprint, slot: Option<Slot>) -> Option<Found> {
+    pub(super) fn find(
+        &self,
+        index: &Index,
+        key: Fingerprint,
+        slot: Option<Slot>,
+    ) -> Option<Found> {
         if let Some(entry) = self.earlier.as_ref().and_then(|earlier| earlier.get(&key)) {
             return Some(Found {
                 slot,
@@ -424,12 +344,12 @@ impl Changes {
 
 /// Whether a save brings what is stored. JSON and opaque bytes are different content even when
 /// the bytes are the same: what was saved as JSON is compared, and merged, as a value.
-fn same_content(verb: Verb, entry: &IndexEntry, content: Fingerprint) -> bool {
+pub(super) fn same_content(verb: Verb, entry: &IndexEntry, content: Fingerprint) -> bool {
     entry.content == content && entry.is_json() == (verb == Verb::SaveJson)
 }
 
 /// The contract's tables, as far as fingerprints decide.
-fn decide(
+pub(super) fn decide(
     write: &Prepared<'_>,
     at: usize,
     found: Option<Found>,

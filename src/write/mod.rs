@@ -1,6 +1,7 @@
 //! The life of a write: inputs are hashed without a lock, classified against the index, framed,
 //! put into the commit queue as one commit, and acknowledged.
 //!
+//! * [`recognise`]: the hot path, what is unchanged
 //! * [`classify`]: what each input does to its record
 //! * [`inputs`]: records from typed values, JSON and raw bytes
 //! * [`transaction`]: one commit under construction
@@ -12,6 +13,7 @@ pub(crate) mod batch;
 pub(crate) mod classify;
 pub(crate) mod inputs;
 mod named;
+mod recognise;
 mod stored;
 pub(crate) mod transaction;
 pub(crate) mod turn;

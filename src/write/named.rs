@@ -52,9 +52,18 @@ impl Named {
         }
     }
 
+    /// Takes a note back: the record was named, but the write changes it.
+    pub(crate) fn retract(&mut self, position: u64) {
+        self.seen.retain(|seen| *seen != position);
+        self.claimed.retain(|claimed| *claimed != position);
+    }
+
     pub(crate) fn into_marks(mut self, sync: SyncId) -> impl Iterator<Item = Mark> {
+        // A record may have come twice.
         self.seen.sort_unstable();
+        self.seen.dedup();
         self.claimed.sort_unstable();
+        self.claimed.dedup();
         let seen = (!self.seen.is_empty()).then_some(Mark::Seen(self.seen));
         let claimed = (!self.claimed.is_empty()).then_some(Mark::Claimed {
             sync,

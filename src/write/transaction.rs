@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::feed::marks::Mark;
 use crate::feed::slot::FeedSlot;
 use crate::feed::state::{FeedState, Pending};
+use crate::feed::trail::Trail;
 use crate::log::commit::{Stage, Ticket};
 use crate::log::format::Author;
 use crate::log::frame::Frame;
@@ -296,14 +297,21 @@ impl<'a> Transaction<'a> {
             }
             let (first, time) = turn.begins_at();
             let before = turn.apply(resident, &ticket);
+            let replaced = || {
+                before
+                    .iter()
+                    .filter_map(|(_, old)| Some(old.as_ref()?.position()))
+            };
             resident.pending.push_back(Pending {
                 ticket: ticket.clone(),
                 first,
                 time,
                 author,
+                oldest_replaced: replaced().min().unwrap_or(u64::MAX),
+                newest_replaced: replaced().max().unwrap_or(0),
                 before,
             });
-            engine.note_memory(turn.feed, resident);
+            turn.note_memory(resident);
         }
         if let Some(state) = &mut state {
             state.queued(&operations, &ticket);
@@ -313,10 +321,12 @@ impl<'a> Transaction<'a> {
             // The index still has what this commit removes: nobody may look before it is dropped,
             // and it may be dropped only when the commit cannot be undone any more.
             engine.log.wait(&ticket, Stage::Durable)?;
-            for (turn, resident) in turns.iter().zip(&mut residents).filter(|(t, _)| t.removes) {
+            let turns = turns.iter_mut().zip(&mut residents);
+            for (turn, resident) in turns.filter(|(turn, _)| turn.removes) {
                 resident.pending.clear();
                 resident.index = None;
-                engine.note_memory(turn.feed, resident);
+                turn.writer.trail = Trail::default();
+                turn.note_memory(resident);
             }
         }
         Ok(Some(ticket))

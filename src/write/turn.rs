@@ -57,7 +57,7 @@ pub(crate) struct FeedTurn<'a> {
 }
 
 impl<'a> FeedTurn<'a> {
-    /// Waits for the feed's write lock and loads its index.
+    /// Waits for the feed's write lock.
     pub(crate) fn take(
         engine: &'a Engine,
         feed: &'a Arc<FeedState>,
@@ -68,7 +68,7 @@ impl<'a> FeedTurn<'a> {
         if feed.is_superseded() {
             return Err(Stop::Again);
         }
-        engine.load_index(feed)?;
+        engine.budget.touch(feed);
         let next = writer.next_position(engine.log.generation());
         let (live, live_bytes) = (writer.live, writer.live_bytes);
         // Commit times rise strictly along a feed, whatever the clock does.
@@ -140,6 +140,15 @@ impl<'a> FeedTurn<'a> {
     /// The cursor of the newest change so far.
     pub(crate) fn last_cursor(&self) -> crate::cursor::Cursor {
         self.feed.cursor(self.next - 1)
+    }
+
+    /// Takes note that an outcome rests on the version at `newest`: while that is in the queue, so
+    /// is the outcome.
+    pub(crate) fn rest_on(&mut self, resident: &Resident, newest: u64) {
+        if newest > self.tail {
+            let last = resident.pending.back();
+            self.rests_on = last.map(|pending| pending.ticket.clone());
+        }
     }
 
     /// Position and time of the commit's first change.
@@ -224,7 +233,19 @@ impl<'a> FeedTurn<'a> {
             index.put(slot, put);
         }
         index.maintain();
+        let replaced = before
+            .iter()
+            .filter_map(|(_, old)| Some(old.as_ref()?.position()));
+        writer.trail.forget(replaced);
         before
+    }
+
+    /// Tells the budget how much memory the feed's index and trail take now.
+    pub(crate) fn note_memory(&self, resident: &Resident) {
+        let trail = self.writer.trail.memory();
+        self.engine
+            .budget
+            .resize(self.feed, resident.memory() + trail);
     }
 
     /// Ends a turn that changed nothing; the ticket to wait for, if an outcome rests on one.

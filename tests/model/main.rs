@@ -7,6 +7,7 @@
 //! * [`operations`]: what else the driver can do: runs, windows, letting go, replacing
 //! * [`histories`]: random histories, with crashes, reopens and clock jumps in them (P1, P2, P5)
 //! * [`cursors`]: each cursor guarantee of the contract as a test of its own (G4, G5)
+//! * [`resync`]: saves in every order, against the trail (P5)
 //! * [`trap`]: the visibility trap, and proof that the test for it can fail (P3)
 //! * [`crash_points`]: a crash at every write and sync of a scripted history (G1, G2, G3)
 #![allow(
@@ -24,4 +25,5 @@ mod gate;
 mod histories;
 mod operations;
 mod reference;
+mod resync;
 mod trap;
