@@ -1,6 +1,6 @@
 //! The background threads of a store. One syncs in relaxed durability, keeps the catalog close
-//! behind the log, and maintains the store if asked to; the other compacts, so that the first need
-//! not wait for it. Closing the store stops them.
+//! behind the log, and maintains the store if asked to; one merges runs of indexes, and one compacts,
+//! so that none need wait for another. Closing the store stops them.
 
 use std::io;
 use std::sync::Arc;
@@ -52,6 +52,12 @@ impl Background {
             }
         };
         background.spawn("highwater", interval, stopped.clone(), keep_up)?;
+        let tidy = {
+            let engine = engine.clone();
+            // A failure is met again by whoever needs the run, who is told.
+            move || drop(engine.tidy_indexes(false))
+        };
+        background.spawn("highwater-index", IDLE_INTERVAL, stopped.clone(), tidy)?;
         if engine.options.compaction {
             let engine = engine.clone();
             let mut compacted_at = 0;

@@ -22,6 +22,11 @@ impl Encoder {
         self
     }
 
+    pub(crate) fn array<const N: usize>(mut self, value: &[u8; N]) -> Self {
+        self.0.extend_from_slice(value);
+        self
+    }
+
     /// A length of 32 bits, then the bytes. Callers limit what they store far below 4 GiB.
     pub(crate) fn bytes(mut self, value: &[u8]) -> Self {
         self.0

@@ -19,19 +19,22 @@ use crate::events::Events;
 use crate::feed::FeedKey;
 use crate::feed::directory::{Directory, FrameRef};
 use crate::feed::load::PayloadHolder;
-use crate::feed::read::{Span, read_entries};
+use crate::feed::read::Span;
 use crate::feed::slot::FeedSlot;
 use crate::feed::state::{FeedState, Published, Writer};
 use crate::hash::{Fingerprint, Hasher};
-use crate::index::{Index, IndexEntry};
+use crate::index::IndexEntry;
+use crate::index::run;
+use crate::index::shelf::Shelf;
 use crate::log::Lsn;
 use crate::log::commit::{Log, Stage};
 use crate::log::manifest::Manifest;
-use crate::log::segment::Segment;
 use crate::options::{FeedOptions, Options};
 use crate::state::{Registration, State, StateKey};
 use crate::stats::FeedInfo;
 use crate::storage::StorageLock;
+
+pub(crate) const INDEX_DIR: &str = "index";
 
 /// An open store.
 pub(crate) struct Engine {
@@ -50,6 +53,9 @@ pub(crate) struct Engine {
     /// Which files of the log are in force. The catalog is saved with it.
     pub(crate) manifest: Mutex<Manifest>,
     pub(crate) compactor: Mutex<Compactor>,
+    /// Which runs the indexes of large feeds have, and where these are.
+    pub(crate) shelf: Mutex<Shelf>,
+    pub(crate) index_dir: PathBuf,
     closed: AtomicBool,
     /// Bytes of log when the catalog was last saved.
     saved_bytes: AtomicU64,
@@ -65,6 +71,7 @@ pub(crate) struct Parts {
     pub(crate) catalog: Catalog,
     pub(crate) rows: BTreeMap<StreamId, FeedRow>,
     pub(crate) manifest: Manifest,
+    pub(crate) shelf: Shelf,
     pub(crate) lock: Box<dyn StorageLock>,
 }
 
@@ -84,6 +91,8 @@ pub(crate) struct Feeds {
 impl Engine {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
+            index_dir: parts.path.join(INDEX_DIR),
+            shelf: Mutex::new(parts.shelf),
             path: parts.path,
             budget: Budget::new(parts.options.index_budget),
             options: parts.options,
@@ -168,19 +177,33 @@ impl Engine {
             .collect();
         let state = self.state.changes(whole);
         let manifest = self.manifest.lock().clone();
+        let (shelf, obsolete) = self.shelf.lock().save();
         // Read last: rows may know of frames that became durable after the position was taken.
         let durable_lsn = self.log.durable().0;
         let mut root = catalog.root;
         (root.durable_lsn, root.clean) = (durable_lsn, clean);
         root.set_position(position);
-        let rows = catalog.save(Save {
+        let saved = catalog.save(Save {
             root,
             feeds,
             manifest: &manifest,
+            shelf,
             dropped: &dropped,
             state: &state,
             whole,
-        })?;
+        });
+        let rows = match saved {
+            Ok(rows) => rows,
+            Err(error) => {
+                self.shelf.lock().keep_obsolete(obsolete);
+                return Err(error);
+            }
+        };
+        for id in obsolete {
+            // If that fails, the next open removes it.
+            let path = run::path_of(&self.index_dir, id);
+            let _ = self.options.storage.remove(&path);
+        }
         let mut feeds = self.feeds.lock();
         feeds
             .rows
@@ -307,6 +330,7 @@ impl Engine {
         feeds.streams.remove(&state.stream());
         feeds.dropped.insert(state.stream());
         drop(feeds);
+        self.shelf.lock().forget(state.stream());
         self.budget.forget(state);
     }
 
@@ -363,42 +387,6 @@ impl Engine {
         let mut writer = feed.writer.lock();
         writer.settle(feed, aborts, || self.registration(feed.id).is_some());
         writer
-    }
-
-    /// Makes sure that the feed's index is in memory.
-    pub(crate) fn load_index(&self, feed: &Arc<FeedState>) -> Result<()> {
-        self.budget.touch(feed);
-        if feed.index.read().index.is_some() {
-            return Ok(());
-        }
-        let mut resident = feed.index.write();
-        if resident.index.is_some() {
-            return Ok(());
-        }
-        let frames: Vec<(FrameRef, Arc<Segment>)> = {
-            let published = feed.published.read();
-            let frames = published.directory.frames().iter();
-            let visible = frames.filter(|f| f.live_count > 0 && f.lsn <= published.lsn);
-            // Under the lock: compaction may replace them any time after.
-            visible
-                .map(|frame| Ok((frame.clone(), self.log.segment_of(frame)?)))
-                .collect::<Result<_>>()?
-        };
-        let live: usize = frames
-            .iter()
-            .map(|(frame, _)| frame.live_count as usize)
-            .sum();
-        let mut entries = Vec::with_capacity(live);
-        for (frame, segment) in &frames {
-            read_entries(frame, segment, &mut entries)?;
-        }
-        resident.index = Some(Index::build(entries));
-        resident.pending.clear();
-        // What the feed's trail holds is counted when its writer is done.
-        self.budget.resize(feed, resident.memory());
-        drop(resident);
-        self.budget.enforce(feed);
-        Ok(())
     }
 
     /// Lets the feed's next writer work under the newest options. Of concurrent changes the one
@@ -460,7 +448,15 @@ impl Engine {
             }
             let tail = feed.published.read().tail;
             let newest = keys.iter().map(|key| resident.visible(*key, tail));
-            return Ok((newest.collect(), tail));
+            match newest.collect::<Result<_>>() {
+                Ok(newest) => return Ok((newest, tail)),
+                Err(error) => {
+                    drop(resident);
+                    if !self.drop_damaged_index(feed, &error) {
+                        return Err(error);
+                    }
+                }
+            }
         }
     }
 

@@ -57,6 +57,11 @@ impl Fingerprint {
     pub(crate) fn head(self) -> u64 {
         u64::from(self.0[1]) << 32 | u64::from(self.0[0])
     }
+
+    /// The other word, and behind it the low half of the head: independent of the head's high bits.
+    pub(crate) fn tail(self) -> u64 {
+        u64::from(self.0[2]) << 32 | u64::from(self.0[0])
+    }
 }
 
 /// Hashes ids and contents with the keys of one store. Has no `Debug`, which would print them.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::index::residency::Limits;
 use crate::retention::maintain::Retention;
 use crate::storage::{Clock, OsStorage, Storage, SystemClock};
 use crate::store::Store;
@@ -66,6 +67,8 @@ pub struct Options {
     pub(crate) mutant: Option<Mutant>,
     #[cfg(feature = "simulate")]
     eager_compaction: bool,
+    #[cfg(feature = "simulate")]
+    index_limits: Option<Limits>,
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -88,6 +91,8 @@ impl Default for Options {
             mutant: None,
             #[cfg(feature = "simulate")]
             eager_compaction: false,
+            #[cfg(feature = "simulate")]
+            index_limits: None,
             storage: Arc::new(OsStorage),
             clock: Arc::new(SystemClock),
         }
@@ -107,8 +112,9 @@ impl Options {
     }
 
     /// Memory for the indexes of all feeds together, in bytes; 256 MiB by default. Indexes that
-    /// were not used for longest are dropped first, and read back from the log when needed. The
-    /// index of a feed that is in use stays, even if it is larger than the budget.
+    /// were not used for longest are dropped first, and read back when needed. The index of a feed
+    /// that takes more than half of it goes into files, of which about 1.3 bytes a record stay in
+    /// memory.
     pub fn index_budget(mut self, bytes: usize) -> Self {
         self.index_budget = bytes;
         self
@@ -194,6 +200,24 @@ impl Options {
     pub fn eager_compaction(mut self, eager: bool) -> Self {
         self.eager_compaction = eager;
         self
+    }
+
+    /// How much of one feed's index is in memory before it goes into files, and of what is new since
+    /// then, in bytes; for tests.
+    #[cfg(feature = "simulate")]
+    #[doc(hidden)]
+    pub fn index_limits_of(mut self, resident: usize, delta: usize) -> Self {
+        self.index_limits = Some(Limits { resident, delta });
+        self
+    }
+
+    /// How much of the budget one feed may use.
+    pub(crate) fn index_limits(&self) -> Limits {
+        let shares = Limits::of(self.index_budget);
+        #[cfg(feature = "simulate")]
+        return self.index_limits.unwrap_or(shares);
+        #[cfg(not(feature = "simulate"))]
+        shares
     }
 
     pub(crate) fn compacts_eagerly(&self) -> bool {

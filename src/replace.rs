@@ -165,15 +165,8 @@ pub(crate) fn swap_in(
     // The feed may have been configured anew meanwhile.
     turn.writer.options = registration.options.clone();
     // A record that was saved and deleted again before anybody saw it never was.
-    turn.engine.load_index(turn.feed)?;
-    let mut deleted: Vec<u64> = {
-        let resident = turn.feed.index.read();
-        let entries = resident.index.iter().flat_map(|index| index.entries());
-        let deleted = entries.filter(|entry| entry.is_deleted());
-        deleted.map(|entry| entry.position()).collect()
-    };
+    let deleted = turn.feed.deleted(&turn.engine.log)?;
     if !deleted.is_empty() {
-        deleted.sort_unstable();
         turn.marks.push(Mark::Purged(deleted));
     }
     // Nor is a window of the staging one of the feed that comes of it.

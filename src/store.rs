@@ -346,6 +346,7 @@ impl Store {
     /// ```
     pub fn compact(&self) -> Result<Compacted> {
         self.engine.check_not_closed()?;
+        self.engine.tidy_indexes(true)?;
         compact(&self.engine)
     }
 

@@ -22,6 +22,7 @@ use crate::cursor::StreamId;
 use crate::error::{Error, Result};
 use crate::feed::directory::FrameRef;
 use crate::feed::marks::Marks;
+use crate::index::shelf::Shelf;
 use crate::log::manifest::Manifest;
 use crate::state::{StateKey, StateOp};
 use crate::storage::{OpenMode, Storage};
@@ -32,6 +33,7 @@ const FRAMES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("frames")
 const STATE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("state");
 const ROOT_KEY: &[u8] = b"root";
 const MANIFEST_KEY: &[u8] = b"manifest";
+const SHELF_KEY: &[u8] = b"index runs";
 
 const FILE_NAME: &str = "catalog.redb";
 /// The catalog is read once and written now and then: it needs no large cache.
@@ -72,6 +74,7 @@ pub(crate) struct Contents {
     pub(crate) feeds: BTreeMap<StreamId, FeedRow>,
     pub(crate) state: BTreeMap<StateKey, Vec<u8>>,
     pub(crate) manifest: Manifest,
+    pub(crate) shelf: Shelf,
 }
 
 /// The changes of one feed since the last save.
@@ -90,6 +93,8 @@ pub(crate) struct Save<'a> {
     pub(crate) root: RootRow,
     pub(crate) feeds: Vec<FeedChanges>,
     pub(crate) manifest: &'a Manifest,
+    /// Encoded.
+    pub(crate) shelf: Vec<u8>,
     /// Epochs of feeds that are over.
     pub(crate) dropped: &'a BTreeSet<StreamId>,
     pub(crate) state: &'a [StateOp],
@@ -257,6 +262,13 @@ impl Catalog {
                 contents.manifest = manifest;
             } else if root.manifest_sum != 0 {
                 return Ok(None);
+            }
+            // What is wrong with this is no reason to read the log: indexes are built again.
+            if let Some(value) = table.get(SHELF_KEY)?
+                && rows::weight(value.value()) == root.shelf_sum
+                && let Some(body) = rows::open(SHELF_KEY, value.value())
+            {
+                contents.shelf = Shelf::decode(body).unwrap_or_default();
             }
             let (mut feeds_sum, mut state_sum) = (0u64, 0u64);
             for row in transaction.open_table(FEEDS)?.iter()? {
@@ -436,6 +448,9 @@ fn write_all(
         let manifest = rows::seal(MANIFEST_KEY, save.manifest.encode());
         root.manifest_sum = rows::weight(&manifest);
         root_table.insert(MANIFEST_KEY, manifest.as_slice())?;
+        let shelf = rows::seal(SHELF_KEY, save.shelf);
+        root.shelf_sum = rows::weight(&shelf);
+        root_table.insert(SHELF_KEY, shelf.as_slice())?;
         root_table.insert(ROOT_KEY, rows::encode(ROOT_KEY, &root).as_slice())?;
     }
     transaction.commit()?;

@@ -25,6 +25,8 @@ pub(crate) struct RootRow {
     pub(crate) state_sum: u64,
     /// The same of the manifest's row.
     pub(crate) manifest_sum: u64,
+    /// The same of the row with the runs of the index.
+    pub(crate) shelf_sum: u64,
 }
 
 impl RootRow {

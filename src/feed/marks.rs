@@ -135,6 +135,8 @@ pub(crate) struct Marks {
     /// begun before, and stands before that position, may have missed one.
     pub(crate) purges: u32,
     pub(crate) purged_through: u64,
+    /// How many times records were removed: an index from before has too many.
+    pub(crate) removals: u32,
     /// Versions that belong to another sync than the one that wrote them.
     claims: BTreeMap<SyncId, Positions>,
     /// Commits of which compaction has left nothing.
@@ -169,9 +171,13 @@ impl Marks {
             Mark::Pruned { through, time } => {
                 Arc::make_mut(&mut self.prunes).0.push((*through, *time));
             }
-            Mark::Removed { through } => directory.retire_through(*through),
+            Mark::Removed { through } => {
+                directory.retire_through(*through);
+                self.removals += 1;
+            }
             Mark::Purged(positions) => {
                 directory.retire(positions);
+                self.removals += 1;
                 self.purges += 1;
                 let last = positions.last().copied().unwrap_or_default();
                 self.purged_through = self.purged_through.max(last);
@@ -216,6 +222,7 @@ impl Marks {
         let mut encoder = Encoder::default()
             .u32(self.purges)
             .u64(self.purged_through)
+            .u32(self.removals)
             .u32(self.prunes.0.len() as u32);
         for (through, time) in &self.prunes.0 {
             encoder = encoder.u64(*through).u64(*time);
@@ -241,6 +248,7 @@ impl Marks {
         let mut marks = Self {
             purges: fields.u32()?,
             purged_through: fields.u64()?,
+            removals: fields.u32()?,
             ..Self::default()
         };
         let prunes = Arc::make_mut(&mut marks.prunes);

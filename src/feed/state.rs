@@ -15,15 +15,18 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::catalog::{FeedChanges, FeedRow};
 use crate::cursor::{Cursor, FeedId, StreamId};
+use crate::error::Result;
 use crate::feed::FeedKey;
 use crate::feed::directory::Directory;
 use crate::feed::frame_ref::FrameRef;
 use crate::feed::marks::{Mark, Marks};
+use crate::feed::read::read_entries;
 use crate::feed::trail::Trail;
 use crate::hash::Fingerprint;
 use crate::index::{Index, IndexEntry};
-use crate::log::commit::{POSITION_JUMP, Ticket};
+use crate::log::commit::{Log, POSITION_JUMP, Ticket};
 use crate::log::format::{Author, FrameHeader, SyncId};
+use crate::log::segment::Segment;
 use crate::log::{Lsn, SegmentId};
 use crate::options::FeedOptions;
 use crate::publish::Place;
@@ -351,6 +354,29 @@ impl FeedState {
         self.published.write().repack(ids, packed).is_some()
     }
 
+    /// The positions of all deletions that the feed shows, ascending.
+    pub(crate) fn deleted(&self, log: &Log) -> Result<Vec<u64>> {
+        let frames: Vec<(FrameRef, Arc<Segment>)> = {
+            let published = self.published.read();
+            let frames = published.directory.frames();
+            let shown: u64 = frames.iter().map(|frame| u64::from(frame.live_count)).sum();
+            if shown == published.live {
+                return Ok(Vec::new());
+            }
+            let frames = frames.iter().filter(|frame| frame.live_count > 0);
+            let with_file = |frame: &FrameRef| Ok((frame.clone(), log.segment_of(frame)?));
+            frames.map(with_file).collect::<Result<_>>()?
+        };
+        let (mut deleted, mut entries) = (Vec::new(), Vec::new());
+        for (frame, segment) in &frames {
+            entries.clear();
+            read_entries(frame, segment, &mut entries)?;
+            let gone = entries.iter().filter(|entry| entry.is_deleted());
+            deleted.extend(gone.map(IndexEntry::position));
+        }
+        Ok(deleted)
+    }
+
     /// Forgets what published commits replaced in the index, when nobody is using it right now.
     pub(crate) fn forget_published(&self) {
         if let Some(mut resident) = self.index.try_write() {
@@ -368,16 +394,9 @@ impl FeedState {
         let Some(mut resident) = self.index.try_write() else {
             return false;
         };
-        let published = self.published.read().lsn;
-        let settled = resident
-            .pending
-            .iter()
-            .all(|pending| pending.ticket.lsn <= published);
-        if !settled {
+        if !resident.drop_settled(self.published.read().lsn) {
             return false;
         }
-        resident.pending.clear();
-        resident.index = None;
         writer.trail = Trail::default();
         account();
         true
@@ -484,6 +503,17 @@ impl Resident {
         self.index.as_ref().map_or(0, Index::memory)
     }
 
+    /// Drops the index, unless it has changes after `published`.
+    pub(crate) fn drop_settled(&mut self, published: Lsn) -> bool {
+        let mut queued = self.pending.iter();
+        if queued.any(|pending| pending.ticket.lsn > published) {
+            return false;
+        }
+        self.pending.clear();
+        self.index = None;
+        true
+    }
+
     fn forget_published(&mut self) {
         while self
             .pending
@@ -494,11 +524,13 @@ impl Resident {
         }
     }
     /// The newest visible version of a record, for readers; the index must be in memory.
-    pub(crate) fn visible(&self, key: Fingerprint, tail: u64) -> Option<IndexEntry> {
-        let index = self.index.as_ref()?;
-        let newest = index.find(key).map(|slot| *index.entry(slot));
+    pub(crate) fn visible(&self, key: Fingerprint, tail: u64) -> Result<Option<IndexEntry>> {
+        let newest = match &self.index {
+            Some(index) => index.find(key)?,
+            None => None,
+        };
         if newest.is_none_or(|entry| entry.position() <= tail) {
-            return newest;
+            return Ok(newest);
         }
         // In flight: the oldest queued commit that changed it knows what was there before.
         let replaced = self.pending.iter().flat_map(|pending| &pending.before);
@@ -511,6 +543,6 @@ impl Resident {
         for version in versions.by_ref().filter(visible) {
             found = version.or(found);
         }
-        found
+        Ok(found)
     }
 }

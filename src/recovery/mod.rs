@@ -12,11 +12,13 @@ use std::sync::Arc;
 
 use crate::catalog::{Catalog, Contents, RootRow};
 use crate::cursor::{FeedId, StreamId};
-use crate::engine::{Engine, Parts};
+use crate::engine::{Engine, INDEX_DIR, Parts};
 use crate::error::{Error, Result};
 use crate::feed::marks::Mark;
 use crate::feed::state::{FeedState, Published};
 use crate::hash::Hasher;
+use crate::index::run;
+use crate::index::shelf::Shelf;
 use crate::log::commit::{Log, LogSetup, segment_nonce};
 use crate::log::format::{
     Entry, FrameKind, Identity, SEGMENT_HEADER_LEN, SegmentHeader, entry_table,
@@ -123,6 +125,7 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
         generation: generation as u32,
         current,
     })?;
+    remove_stray_runs(storage, path, &mut contents.shelf)?;
     let engine = Arc::new(Engine::new(Parts {
         path: path.to_owned(),
         options,
@@ -132,6 +135,7 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
         catalog,
         rows: contents.feeds,
         manifest: contents.manifest,
+        shelf: contents.shelf,
         lock,
     }));
     for feed in packed.feeds {
@@ -205,6 +209,25 @@ fn remove_retired(
             .map_err(|error| Error::io("remove", &segment.path, error))?;
     }
     segments.retain(|segment| !manifest.is_retired(segment.id()));
+    Ok(())
+}
+
+/// Removes files of the index that the catalog does not name.
+fn remove_stray_runs(storage: &dyn Storage, path: &Path, shelf: &mut Shelf) -> Result<()> {
+    let dir = path.join(INDEX_DIR);
+    // There is no such directory before an index outgrows the memory.
+    for name in storage.list(&dir).unwrap_or_default() {
+        let Some(id) = run::id_in(&name) else {
+            continue;
+        };
+        shelf.note_id(id);
+        if !shelf.has(id) {
+            let path = dir.join(&name);
+            storage
+                .remove(&path)
+                .map_err(|error| Error::io("remove", &path, error))?;
+        }
+    }
     Ok(())
 }
 
@@ -466,6 +489,11 @@ fn replay(engine: &Engine, frames: &[Scanned], state_lsn: Lsn) -> Result<()> {
         }
     }
     give_up_staged(engine);
+    let is_over = |stream: &StreamId| {
+        let current = engine.registration(stream.feed);
+        current.is_none_or(|current| current.epoch != stream.epoch)
+    };
+    engine.shelf.lock().forget_where(is_over);
     // A feed may have been configured after its first frame.
     let open: Vec<_> = engine.feeds.lock().streams.values().cloned().collect();
     open.iter()

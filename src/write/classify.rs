@@ -10,7 +10,7 @@ use crate::error::{Error, RecordError, Result};
 use crate::feed::lives::Lives;
 use crate::feed::slot::FeedSlot;
 use crate::hash::{Fingerprint, Scratch};
-use crate::index::{Index, IndexEntry, Slot};
+use crate::index::{Index, IndexEntry, Lookup, Slot};
 use crate::json;
 
 use crate::log::format::Entry;
@@ -18,7 +18,7 @@ use crate::log::frame::Frame;
 use crate::record::{Action, Outcome};
 use crate::write::inputs::Input;
 use crate::write::named::Named;
-use crate::write::turn::{Changes, FeedTurn};
+use crate::write::turn::{Changes, FeedTurn, Put};
 use crate::write::{Verb, Write};
 
 thread_local! {
@@ -144,9 +144,11 @@ impl FeedTurn<'_> {
             } else if json::same_value(old, incoming, &ignored).unwrap_or(false) {
                 change.outcome = Outcome::Unchanged;
                 let content = write.contents[change.index];
+                let mut alias = found.entry;
+                alias.content = content;
                 self.changes
                     .aliases
-                    .extend(found.slot.map(|slot| (slot, content)));
+                    .extend(found.slot.map(|slot| (slot, alias)));
             }
         }
         Ok(())
@@ -313,9 +315,11 @@ impl FeedTurn<'_> {
             self.live += 1;
             self.live_bytes += u64::from(put.body_len);
         }
-        self.changes
-            .puts
-            .push((found.and_then(|found| found.slot), put));
+        self.changes.puts.push(Put {
+            slot: found.and_then(|found| found.slot),
+            old: found.map(|found| found.entry),
+            new: put,
+        });
         if let Some(earlier) = &mut self.changes.earlier {
             earlier.insert(put.key, put);
         }
@@ -326,6 +330,7 @@ impl Changes {
     pub(super) fn find(
         &self,
         index: &Index,
+        lookup: &Lookup,
         key: Fingerprint,
         slot: Option<Slot>,
     ) -> Option<Found> {
@@ -337,7 +342,7 @@ impl Changes {
         }
         slot.map(|at| Found {
             slot,
-            entry: *index.entry(at),
+            entry: *index.entry(at, lookup),
         })
     }
 }

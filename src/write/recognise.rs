@@ -10,7 +10,8 @@ use crate::error::Result;
 use crate::feed::page::check_cursor;
 use crate::feed::trail::Source;
 use crate::hash::Fingerprint;
-use crate::index::IndexEntry;
+use crate::index::{IndexEntry, Lookup};
+use crate::log::commit::Stage;
 use crate::record::Outcome;
 use crate::write::Verb;
 use crate::write::classify::{Change, Prepared, decide, same_content};
@@ -140,6 +141,28 @@ impl FeedTurn<'_> {
         (met, rest)
     }
 
+    /// Looks keys up in the index, which is in memory then, as far as it ever is.
+    fn find_all(&mut self, keys: &[Fingerprint], lookup: &mut Lookup) -> Result<()> {
+        loop {
+            self.engine.load_index(self.feed)?;
+            let resident = self.feed.index.read();
+            let Some(index) = resident.index.as_ref() else {
+                continue;
+            };
+            let Err(error) = index.find_all(keys, lookup) else {
+                return Ok(());
+            };
+            drop(resident);
+            if let Some(newest) = &self.writer.newest {
+                // The index may know of queued commits what nobody else does.
+                self.engine.log.wait(newest, Stage::Durable)?;
+            }
+            if !self.engine.drop_damaged_index(self.feed, &error) {
+                return Err(error);
+            }
+        }
+    }
+
     /// Looks the inputs in `rest` up in the index.
     fn look_up(
         &mut self,
@@ -150,26 +173,25 @@ impl FeedTurn<'_> {
         met: &Met,
         rest: &[u32],
     ) -> Result<Vec<Change>> {
-        self.engine.load_index(self.feed)?;
+        let keys = match rest.len() == write.keys.len() {
+            true => Cow::Borrowed(&write.keys),
+            false => Cow::Owned(rest.iter().map(|at| write.keys[*at as usize]).collect()),
+        };
+        let mut lookup = Lookup::default();
+        self.find_all(&keys, &mut lookup)?;
         let keep_pruned = self.writer.options.keep_pruned;
         let resident = self.feed.index.read();
         // Loaded just now, and not evicted while a writer is at work.
         let Some(index) = resident.index.as_ref() else {
             return Ok(Vec::new());
         };
-        let keys = match rest.len() == write.keys.len() {
-            true => Cow::Borrowed(&write.keys),
-            false => Cow::Owned(rest.iter().map(|at| write.keys[*at as usize]).collect()),
-        };
-        let mut slots = Vec::with_capacity(keys.len());
-        index.find_all(&keys, &mut slots);
         let mut seen = HashTable::with_capacity(keys.len());
         let mut newest = 0;
         let mut changes = Vec::new();
         let mut unchanged = Vec::with_capacity(keys.len());
-        for ((number, key), (slot, at)) in keys.iter().enumerate().zip(slots.into_iter().zip(rest))
-        {
-            let at = *at as usize;
+        let inputs = keys.iter().enumerate().zip(lookup.slots.iter().zip(rest));
+        for ((number, key), (slot, at)) in inputs {
+            let (slot, at) = (*slot, *at as usize);
             let entry = seen.entry(
                 key.head(),
                 |other: &u32| keys[*other as usize] == *key,
@@ -185,7 +207,7 @@ impl FeedTurn<'_> {
                 && met.0.is_empty()
             {
                 // Nine records of ten end here, without their entry being copied.
-                let entry = index.entry(slot);
+                let entry = index.entry(slot, &lookup);
                 if bounds.is_unchanged(write.verb, entry, *content) {
                     let position = entry.position();
                     newest = newest.max(position);
@@ -194,7 +216,7 @@ impl FeedTurn<'_> {
                     continue;
                 }
             }
-            let found = self.changes.find(index, *key, slot);
+            let found = self.changes.find(index, &lookup, *key, slot);
             let position = found.map(|found| found.entry.position());
             if let Some(other) = position.and_then(|position| met.input_at(position)) {
                 // The trail has met the same record elsewhere in the batch.

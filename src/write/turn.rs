@@ -18,15 +18,23 @@ use crate::publish::{ChangePart, FeedPart};
 use crate::record::Totals;
 use crate::write::transaction::{Stop, only_names};
 
+/// A new version of a record, for the index.
+pub(crate) struct Put {
+    /// Where the index had the record.
+    pub(crate) slot: Option<Slot>,
+    pub(crate) old: Option<IndexEntry>,
+    pub(crate) new: IndexEntry,
+}
+
 /// What a turn has collected so far.
 #[derive(Default)]
 pub(crate) struct Changes {
     pub(crate) frames: Vec<Frame>,
-    pub(crate) puts: Vec<(Option<Slot>, IndexEntry)>,
+    pub(crate) puts: Vec<Put>,
     pub(crate) superseded: Vec<u64>,
     /// Entries whose record was saved again with the same value in other bytes: the next save of
     /// those bytes is recognised without comparing values.
-    pub(crate) aliases: Vec<(Slot, Fingerprint)>,
+    pub(crate) aliases: Vec<(Slot, IndexEntry)>,
     /// The records changed so far, when the commit has several writes on this feed.
     pub(crate) earlier: Option<HashMap<Fingerprint, IndexEntry>>,
 }
@@ -75,7 +83,7 @@ impl<'a> FeedTurn<'a> {
         let time = engine.options.clock.now_micros().max(writer.time + 1);
         let tail = feed.published.read().tail;
         let seen_up_to = writer.windows.values().copied().max().unwrap_or_default();
-        Ok(Self {
+        let mut turn = Self {
             engine,
             feed,
             writer,
@@ -92,7 +100,12 @@ impl<'a> FeedTurn<'a> {
             totals: Totals::default(),
             tail,
             rests_on: None,
-        })
+        };
+        if engine.index_outgrown(feed) {
+            turn.settle()?;
+            engine.spill_index(feed)?;
+        }
+        Ok(turn)
     }
 
     /// Prepares for more than one write on the feed: later ones see earlier ones.
@@ -225,12 +238,16 @@ impl<'a> FeedTurn<'a> {
         let puts = std::mem::take(&mut self.changes.puts);
         let several = self.changes.earlier.is_some();
         let mut before = Vec::with_capacity(puts.len());
-        for (slot, put) in puts {
+        for Put { slot, old, new } in puts {
             // Only an earlier write of this commit can have added the key since it was looked up.
-            let added = || several.then(|| index.find_added(put.key)).flatten();
-            let slot = slot.or_else(added);
-            before.push((put.key, slot.map(|slot| *index.entry(slot))));
-            index.put(slot, put);
+            let in_memory = matches!(slot, Some(Slot::Base(_) | Slot::Delta(_)));
+            let added = (several && !in_memory).then(|| index.find_added(new.key));
+            let (slot, old) = match added.flatten() {
+                Some((slot, old)) => (Some(slot), Some(old)),
+                None => (slot, old),
+            };
+            before.push((new.key, old));
+            index.put(slot, new);
         }
         index.maintain();
         let replaced = before
@@ -261,9 +278,7 @@ impl<'a> FeedTurn<'a> {
 
 impl Changes {
     fn apply_aliases(&mut self, index: &mut Index) {
-        for (slot, content) in self.aliases.drain(..) {
-            let mut entry = *index.entry(slot);
-            entry.content = content;
+        for (slot, entry) in self.aliases.drain(..) {
             index.put(Some(slot), entry);
         }
     }

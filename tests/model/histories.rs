@@ -205,10 +205,11 @@ fn a_catalog_position_in_a_superseded_segment_leads_on() {
     );
 }
 
-/// Small segments, all of which compaction replaces, and a budget that evicts all the time.
+/// Small segments, all of which compaction replaces, indexes in runs, and a budget that evicts all
+/// the time.
 fn cramped() -> Options {
     let options = Options::new().segment_size(4096).index_budget(0);
-    options.eager_compaction(true)
+    options.eager_compaction(true).index_limits_of(400, 200)
 }
 
 /// 300 histories each, or as many as `PROPTEST_CASES` says.

@@ -290,6 +290,15 @@ proptest! {
         history(relaxed().segment_size(32 << 10), &steps);
     }
 
+    /// Indexes are in runs, of which there are many.
+    #[test]
+    fn a_resync_with_an_index_in_files_finds_what_changed(
+        steps in prop::collection::vec(step(), 1..20),
+    ) {
+        let options = relaxed().segment_size(32 << 10).index_limits_of(2000, 1000);
+        history(options, &steps);
+    }
+
     #[test]
     fn a_resync_without_memory_finds_what_changed(
         steps in prop::collection::vec(step(), 1..20),

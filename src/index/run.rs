@@ -1,0 +1,570 @@
+//! A run: a file of index entries sorted by key, for feeds whose index does not fit into memory.
+//!
+//! Keys are hashes, so where an entry should be follows from its key alone: its *home* block is the
+//! key's share of all blocks. Blocks have room to spare; what a block has no room for goes into the
+//! next, and the block says so. A look-up is one read, rarely two, and needs nothing in memory but
+//! the [filter] that answers most questions for keys that are not there.
+//!
+//! | part | bytes |
+//! |---|---|
+//! | header | one block |
+//! | blocks of entries | 1024 each: checksum (4), count (2), overflow (1), zero (5), 23 entries of 44 |
+//! | filter | 64 each |
+//!
+//! Runs are derived from the log, and named by the catalog only when they are on stable storage.
+//!
+//! [filter]: crate::index::filter
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::checksum::checksum;
+use crate::codec::Decoder;
+use crate::cursor::{FeedId, StreamId};
+use crate::error::{Error, Result};
+use crate::hash::Fingerprint;
+use crate::index::entry::{INDEX_ENTRY_LEN, IndexEntry};
+use crate::index::filter::{self, Filter};
+use crate::storage::{OpenMode, Storage, StorageFile};
+
+const MAGIC: [u8; 8] = *b"HWINDRUN";
+const VERSION: u32 = 1;
+/// Bytes of a block.
+const BLOCK: usize = 1024;
+const BLOCK_HEADER: usize = 12;
+/// Entries that a block has room for, and how many it has on average.
+const ROOM: usize = 23;
+const FILL: u64 = 18;
+const _: () = assert!(BLOCK_HEADER + ROOM * INDEX_ENTRY_LEN == BLOCK);
+const HEADER: usize = 128;
+/// So much is written before it is synced: writers of the log, who sync too, need not wait for
+/// more of it.
+const SYNC_STEP: u64 = 8 << 20;
+/// So much is written, and read in order, at once.
+const BUFFER: usize = 256 << 10;
+
+/// What a run is of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RunName {
+    pub(crate) store: [u8; 16],
+    pub(crate) stream: StreamId,
+    /// The number in the file's name; never given to another run as long as the catalog knows it.
+    pub(crate) id: u64,
+}
+
+/// A run that is open for look-ups.
+pub(crate) struct Run {
+    name: RunName,
+    path: PathBuf,
+    file: Arc<dyn StorageFile>,
+    count: u64,
+    /// Blocks that are the home of some key's share, and blocks there are, with what overflows.
+    homes: u64,
+    blocks: u64,
+    filter: Filter,
+}
+
+/// The path of a run in the directory of the index.
+pub(crate) fn path_of(dir: &Path, id: u64) -> PathBuf {
+    dir.join(format!("{id:010}.run"))
+}
+
+/// The id in the name of a run's file.
+pub(crate) fn id_in(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".run")?;
+    (digits.len() == 10).then(|| digits.parse().ok())?
+}
+
+/// The block that a key belongs into.
+fn home(key: Fingerprint, homes: u64) -> u64 {
+    // Less than `homes`.
+    ((u128::from(key.head()) * u128::from(homes)) >> 64) as u64
+}
+
+fn block_at(block: u64) -> u64 {
+    (block + 1) * BLOCK as u64
+}
+
+fn block_sum(id: u64, block: u64, bytes: &[u8; BLOCK]) -> u32 {
+    checksum(id.rotate_left(32) ^ block, &[&bytes[4..]])
+}
+
+/// A block that was read and verified.
+struct Block<'a> {
+    entries: &'a [[u8; INDEX_ENTRY_LEN]],
+    overflows: bool,
+}
+
+impl Run {
+    pub(crate) fn id(&self) -> u64 {
+        self.name.id
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
+    pub(crate) fn memory(&self) -> usize {
+        self.filter.memory()
+    }
+
+    /// Opens a run, and reads its filter.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when it is not what `name` says, as a whole.
+    pub(crate) fn open(storage: &dyn Storage, dir: &Path, name: RunName) -> Result<Self> {
+        let path = path_of(dir, name.id);
+        let failed = |op| {
+            let path = path.clone();
+            move |error: std::io::Error| match error.kind() {
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof => {
+                    Error::corrupt(&path, 0, "index run")
+                }
+                _ => Error::io(op, &path, error),
+            }
+        };
+        let file = storage
+            .open(&path, OpenMode::Existing)
+            .map_err(failed("open"))?;
+        let mut header = [0; HEADER];
+        file.read_exact_at(&mut header, 0).map_err(failed("read"))?;
+        let damaged = || Error::corrupt(&path, 0, "index run");
+        let (shape, filter_blocks, filter_sum) =
+            decode_header(&header, name).ok_or_else(damaged)?;
+        let [count, homes, blocks] = shape;
+        let mut bytes = vec![0; filter_blocks as usize * filter::BLOCK];
+        file.read_exact_at(&mut bytes, block_at(blocks))
+            .map_err(failed("read"))?;
+        if checksum(name.id, &[&bytes]) != filter_sum {
+            return Err(Error::corrupt(&path, block_at(blocks), "index filter"));
+        }
+        Ok(Self {
+            name,
+            path,
+            file,
+            count,
+            homes,
+            blocks,
+            filter: Filter::decode(&bytes),
+        })
+    }
+
+    /// Whether the run may have a key; no read is needed to say no.
+    pub(crate) fn may_have(&self, key: Fingerprint) -> bool {
+        self.filter.may_have(key)
+    }
+
+    pub(crate) fn find(&self, key: Fingerprint) -> Result<Option<IndexEntry>> {
+        let wanted = key.to_bytes();
+        let mut bytes = [0; BLOCK];
+        for number in home(key, self.homes)..self.blocks {
+            self.read(&mut bytes, block_at(number))?;
+            let block = self.block(&bytes, number)?;
+            let mut entries = block.entries.iter();
+            if let Some(entry) = entries.find(|entry| entry[..Fingerprint::LEN] == wanted) {
+                return Ok(IndexEntry::decode(entry));
+            }
+            if !block.overflows {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// All entries in the order of their keys.
+    pub(crate) fn scan(&self) -> RunScan<'_> {
+        RunScan {
+            run: self,
+            block: 0,
+            buffer: Vec::new(),
+            at: 0,
+            entry: 0,
+        }
+    }
+
+    fn read(&self, bytes: &mut [u8], offset: u64) -> Result<()> {
+        self.file.read_exact_at(bytes, offset).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::UnexpectedEof {
+                Error::corrupt(&self.path, offset, "the index run is too short")
+            } else {
+                Error::io("read", &self.path, error)
+            }
+        })
+    }
+
+    fn block<'a>(&self, bytes: &'a [u8; BLOCK], number: u64) -> Result<Block<'a>> {
+        let damaged = || Error::corrupt(&self.path, block_at(number), "index block");
+        let (sum, rest) = bytes.split_first_chunk::<4>().ok_or_else(damaged)?;
+        if u32::from_le_bytes(*sum) != block_sum(self.name.id, number, bytes) {
+            return Err(damaged());
+        }
+        let count = u16::from_le_bytes([rest[0], rest[1]]) as usize;
+        let (entries, _) = bytes[BLOCK_HEADER..].as_chunks::<INDEX_ENTRY_LEN>();
+        Ok(Block {
+            entries: entries.get(..count).ok_or_else(damaged)?,
+            overflows: rest[2] != 0,
+        })
+    }
+}
+
+/// See [`Run::scan`].
+pub(crate) struct RunScan<'a> {
+    run: &'a Run,
+    /// The next block to read.
+    block: u64,
+    buffer: Vec<u8>,
+    /// The block in the buffer, and the entry in that, which come next.
+    at: usize,
+    entry: usize,
+}
+
+impl RunScan<'_> {
+    /// The next entry.
+    pub(crate) fn next(&mut self) -> Result<Option<IndexEntry>> {
+        loop {
+            let (blocks, _) = self.buffer.as_chunks::<BLOCK>();
+            let Some(bytes) = blocks.get(self.at) else {
+                if !self.fill()? {
+                    return Ok(None);
+                }
+                continue;
+            };
+            if self.entry == 0 {
+                let number = self.block - (blocks.len() - self.at) as u64;
+                self.run.block(bytes, number)?;
+            }
+            // Verified when the block was begun.
+            let count = u16::from_le_bytes([bytes[4], bytes[5]]) as usize;
+            let (entries, _) = bytes[BLOCK_HEADER..].as_chunks::<INDEX_ENTRY_LEN>();
+            if let Some(entry) = entries[..count].get(self.entry) {
+                self.entry += 1;
+                return Ok(IndexEntry::decode(entry));
+            }
+            self.at += 1;
+            self.entry = 0;
+        }
+    }
+
+    fn fill(&mut self) -> Result<bool> {
+        let blocks = (self.run.blocks - self.block).min((BUFFER / BLOCK) as u64);
+        self.buffer.resize(blocks as usize * BLOCK, 0);
+        self.run.read(&mut self.buffer, block_at(self.block))?;
+        self.block += blocks;
+        self.at = 0;
+        Ok(blocks > 0)
+    }
+}
+
+/// Count, homes and blocks; then the blocks of the filter and their checksum.
+fn decode_header(bytes: &[u8; HEADER], name: RunName) -> Option<([u64; 3], u64, u32)> {
+    let (body, sum) = bytes.split_last_chunk::<4>()?;
+    if u32::from_le_bytes(*sum) != checksum(name.id, &[body]) {
+        return None;
+    }
+    let mut fields = Decoder::new(body);
+    let magic = fields.array::<8>()?;
+    let version = fields.u32()?;
+    let store = fields.array::<16>()?;
+    let stream = StreamId {
+        feed: FeedId(fields.u64()?),
+        epoch: fields.u32()?,
+    };
+    let id = fields.u64()?;
+    let shape = [fields.u64()?, fields.u64()?, fields.u64()?];
+    let filter = (fields.u64()?, fields.u32()?);
+    let right = (magic, version) == (MAGIC, VERSION) && name == RunName { store, stream, id };
+    // A damaged header does not come this far, so this only bounds what is allocated.
+    let plausible = filter.0 == Filter::blocks(shape[0]) as u64;
+    (right && plausible).then_some((shape, filter.0, filter.1))
+}
+
+/// A run under construction.
+pub(crate) struct RunWriter<'a> {
+    storage: &'a dyn Storage,
+    dir: &'a Path,
+    run: Run,
+    /// The block that entries go into, and what it has.
+    block: u64,
+    entries: Vec<[u8; INDEX_ENTRY_LEN]>,
+    buffer: Vec<u8>,
+    written: u64,
+    synced: u64,
+    finished: bool,
+}
+
+impl<'a> RunWriter<'a> {
+    /// Begins a run of at most `count` entries.
+    pub(crate) fn create(
+        storage: &'a dyn Storage,
+        dir: &'a Path,
+        name: RunName,
+        count: u64,
+    ) -> Result<Self> {
+        let path = path_of(dir, name.id);
+        let file = storage
+            .open(&path, OpenMode::CreateNew)
+            .map_err(|error| Error::io("create", &path, error))?;
+        let run = Run {
+            name,
+            path,
+            file,
+            count: 0,
+            homes: count.div_ceil(FILL).max(1),
+            blocks: 0,
+            filter: Filter::for_keys(count),
+        };
+        Ok(Self {
+            storage,
+            dir,
+            run,
+            block: 0,
+            entries: Vec::with_capacity(ROOM),
+            buffer: Vec::with_capacity(BUFFER + BLOCK),
+            written: BLOCK as u64,
+            synced: 0,
+            finished: false,
+        })
+    }
+
+    /// Adds an entry; keys ascend.
+    pub(crate) fn push(&mut self, entry: &IndexEntry) -> Result<()> {
+        let home = home(entry.key, self.run.homes);
+        while self.block < home {
+            self.end_block(false)?;
+        }
+        if self.entries.len() == ROOM {
+            self.end_block(true)?;
+        }
+        self.entries.push(entry.encode());
+        self.run.filter.insert(entry.key);
+        self.run.count += 1;
+        Ok(())
+    }
+
+    fn end_block(&mut self, overflows: bool) -> Result<()> {
+        let mut bytes = [0; BLOCK];
+        bytes[4..6].copy_from_slice(&(self.entries.len() as u16).to_le_bytes());
+        bytes[6] = u8::from(overflows);
+        let entries = self.entries.as_flattened();
+        bytes[BLOCK_HEADER..][..entries.len()].copy_from_slice(entries);
+        let sum = block_sum(self.run.name.id, self.block, &bytes);
+        bytes[..4].copy_from_slice(&sum.to_le_bytes());
+        self.buffer.extend_from_slice(&bytes);
+        self.entries.clear();
+        self.block += 1;
+        if self.buffer.len() >= BUFFER {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let failed = |error| Error::io("write", &self.run.path, error);
+        self.run
+            .file
+            .write_all_at(&[&self.buffer], self.written)
+            .map_err(failed)?;
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        if self.written - self.synced >= SYNC_STEP {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        let failed = |error| Error::io("sync", &self.run.path, error);
+        self.run.file.sync_data().map_err(failed)?;
+        self.synced = self.written;
+        Ok(())
+    }
+
+    /// Ends the run, which is on stable storage then. How many keys there were may be less than was
+    /// said; then the filter is made anew, to be as small as it can be.
+    pub(crate) fn finish(mut self) -> Result<Run> {
+        self.end_block(false)?;
+        self.flush()?;
+        self.run.blocks = self.block;
+        let count = self.run.count;
+        if Filter::blocks(count) != self.run.filter.len() {
+            let mut filter = Filter::for_keys(count);
+            let mut entries = self.run.scan();
+            while let Some(entry) = entries.next()? {
+                filter.insert(entry.key);
+            }
+            self.run.filter = filter;
+        }
+        let filter: Vec<u8> = self.run.filter.encode().flatten().collect();
+        self.buffer.extend_from_slice(&filter);
+        self.flush()?;
+        let header = self.header(checksum(self.run.name.id, &[&filter]));
+        let failed = |error| Error::io("write", &self.run.path, error);
+        self.run.file.write_all_at(&[&header], 0).map_err(failed)?;
+        self.sync()?;
+        self.storage
+            .sync_dir(self.dir)
+            .map_err(|error| Error::io("sync directory", self.dir, error))?;
+        self.finished = true;
+        let Run { name, .. } = self.run;
+        // As every later open does; and it closes what was open for writing.
+        Run::open(self.storage, self.dir, name)
+    }
+
+    fn header(&self, filter_sum: u32) -> [u8; HEADER] {
+        let Run {
+            name,
+            count,
+            homes,
+            blocks,
+            ..
+        } = &self.run;
+        let bytes = crate::codec::Encoder::default()
+            .array(&MAGIC)
+            .u32(VERSION)
+            .array(&name.store)
+            .u64(name.stream.feed.0)
+            .u32(name.stream.epoch)
+            .u64(name.id)
+            .u64(*count)
+            .u64(*homes)
+            .u64(*blocks)
+            .u64(self.run.filter.len() as u64)
+            .u32(filter_sum)
+            .finish();
+        let mut header = [0; HEADER];
+        header[..bytes.len()].copy_from_slice(&bytes);
+        let sum = checksum(name.id, &[&header[..HEADER - 4]]);
+        header[HEADER - 4..].copy_from_slice(&sum.to_le_bytes());
+        header
+    }
+}
+
+impl Drop for RunWriter<'_> {
+    fn drop(&mut self) {
+        if !self.finished {
+            // If that fails, the next open removes it.
+            let _ = self.storage.remove(&self.run.path);
+        }
+    }
+}
+
+#[cfg(all(test, feature = "simulate"))]
+mod tests {
+    use super::*;
+    use crate::hash::Hasher;
+    use crate::index::sorted::sorted;
+    use crate::log::format::Entry;
+    use crate::record::Action;
+    use crate::storage::MemoryStorage;
+    use proptest::prelude::*;
+
+    const NAME: RunName = RunName {
+        store: [3; 16],
+        stream: StreamId {
+            feed: FeedId(7),
+            epoch: 2,
+        },
+        id: 5,
+    };
+
+    fn entry(key: Fingerprint, position: u64) -> IndexEntry {
+        let entry = Entry {
+            key,
+            content: Fingerprint::from_bytes([9; 12]),
+            first_seen: position << 20,
+            previous: 0,
+            action: Action::Updated,
+            json: true,
+            payload_at_previous: false,
+            pruned: false,
+            reborn: false,
+            id_end: 0,
+            body_end: 0,
+            body_sum: 0,
+        };
+        IndexEntry::new(&entry, position, 4)
+    }
+
+    /// Hashes, or keys whose heads are crowded into one end of the space.
+    fn key(number: u32, crowded: bool) -> Fingerprint {
+        if crowded {
+            let mut bytes = [0; 12];
+            bytes[..4].copy_from_slice(&(number % 100).to_le_bytes());
+            bytes[8..].copy_from_slice(&number.to_le_bytes());
+            Fingerprint::from_bytes(bytes)
+        } else {
+            Hasher::new(&[1; 32]).id(&number.to_le_bytes())
+        }
+    }
+
+    fn write(disk: &MemoryStorage, entries: &[IndexEntry], said: u64) -> Run {
+        let dir = Path::new("/index");
+        disk.create_dir_all(dir).unwrap();
+        let mut writer = RunWriter::create(disk, dir, NAME, said).unwrap();
+        for entry in sorted(entries) {
+            writer.push(&entry).unwrap();
+        }
+        writer.finish().unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_run_has_what_was_put_into_it(count in 0u32..2000, more in 0u64..3000, crowded: bool) {
+            let entries: Vec<IndexEntry> = (0..count)
+                .map(|number| entry(key(number, crowded), u64::from(number) + 1))
+                .collect();
+            let disk = MemoryStorage::new();
+            let run = write(&disk, &entries, u64::from(count) + more);
+            prop_assert_eq!(run.count(), u64::from(count));
+            for entry in &entries {
+                prop_assert!(run.may_have(entry.key));
+                prop_assert_eq!(run.find(entry.key).unwrap(), Some(*entry));
+            }
+            for number in count..count + 300 {
+                prop_assert_eq!(run.find(key(number, crowded)).unwrap(), None);
+            }
+            let mut scan = run.scan();
+            for entry in sorted(&entries) {
+                prop_assert_eq!(scan.next().unwrap(), Some(entry));
+            }
+            prop_assert_eq!(scan.next().unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn every_damaged_byte_is_noticed_where_it_matters() {
+        let entries: Vec<IndexEntry> = (0..200).map(|n| entry(key(n, false), 1)).collect();
+        let disk = MemoryStorage::new();
+        let run = write(&disk, &entries, 200);
+        let (dir, len) = (Path::new("/index"), run.file.len().unwrap());
+        for at in 0..len {
+            let mut byte = [0];
+            run.file.read_exact_at(&mut byte, at).unwrap();
+            run.file.write_all_at(&[&[byte[0] ^ 8]], at).unwrap();
+            let found = Run::open(&disk, dir, NAME).and_then(|run| {
+                let find = |entry: &IndexEntry| run.find(entry.key);
+                entries.iter().map(find).collect::<Result<Vec<_>>>()
+            });
+            let unused = (HEADER as u64..BLOCK as u64).contains(&at);
+            match found {
+                Ok(found) => {
+                    assert!(unused, "byte {at}");
+                    assert!(
+                        found.iter().eq(entries
+                            .iter()
+                            .map(|e| Some(*e))
+                            .collect::<Vec<_>>()
+                            .iter())
+                    );
+                }
+                Err(error) => assert!(matches!(error, Error::Corrupt { .. }), "byte {at}: {error}"),
+            }
+            run.file.write_all_at(&[&byte], at).unwrap();
+        }
+        let other = RunName { id: 6, ..NAME };
+        disk.rename(&path_of(dir, 5), &path_of(dir, 6)).unwrap();
+        assert!(Run::open(&disk, dir, other).is_err(), "another run's file");
+    }
+}
