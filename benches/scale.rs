@@ -121,18 +121,21 @@ fn each(time: Duration, count: u64) -> f64 {
     time.as_secs_f64() * 1e9 / count as f64
 }
 
-fn memory() -> String {
+/// A line of the kernel's account of this process, in bytes.
+fn account(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = |name: &str| {
-        let line = status.lines().find(|line| line.starts_with(name))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok()
-    };
-    let mib = |name| line(name).unwrap_or(0) / 1024;
-    format!(
-        "resident {} MiB, at most {} MiB",
-        mib("VmRSS:"),
-        mib("VmHWM:")
-    )
+    let line = status.lines().find(|line| line.starts_with(name));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+fn resident() -> u64 {
+    account("VmRSS:")
+}
+
+fn memory() -> String {
+    let (now, most) = (resident() >> 20, account("VmHWM:") >> 20);
+    format!("resident {now} MiB, at most {most} MiB")
 }
 
 fn drain(feed: &Feed) -> (u64, Duration) {
@@ -221,7 +224,7 @@ fn many_feeds(count: u64) {
     let dir = directory();
     let store = open(dir.path());
     println!("\n{count} feeds of {BATCH} records, nanoseconds a record");
-    let before = memory();
+    let before = resident();
     let records = count * BATCH;
     let (mut batch, mut expected) = (Vec::new(), Outcome::Added);
     for name in ["load", "unchanged", "unchanged, again"] {
@@ -237,8 +240,9 @@ fn many_feeds(count: u64) {
         }
         expected = Outcome::Unchanged;
         let index = store.stats().expect("a store has statistics").index_bytes >> 20;
+        let besides = resident().saturating_sub(before + (index << 20)) / count;
         println!(
-            "  {name:<28}{:>8.0}   index {index} MiB, {}",
+            "  {name:<28}{:>8.0}   index {index} MiB, {}, {besides} B a feed besides the index",
             each(time, records),
             memory()
         );
@@ -247,11 +251,8 @@ fn many_feeds(count: u64) {
     drop(store);
     let begun = Instant::now();
     let store = open(dir.path());
-    println!(
-        "  reopen {:.1} ms; {}; at first {before}",
-        begun.elapsed().as_secs_f64() * 1e3,
-        memory()
-    );
+    let time = begun.elapsed().as_secs_f64() * 1e3;
+    println!("  reopen {time:.1} ms; {}", memory());
     drop(store);
 }
 

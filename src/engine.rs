@@ -212,8 +212,30 @@ impl Engine {
             feeds.dropped.remove(stream);
             feeds.rows.remove(stream);
         }
+        drop(feeds);
         self.saved_bytes.store(bytes, Ordering::Relaxed);
+        self.forget_idle();
         Ok(())
+    }
+
+    /// Lets go of feeds that nobody has a handle to, and of which the catalog knows everything: they
+    /// are read from there when they are wanted again.
+    pub(crate) fn forget_idle(&self) {
+        let mut feeds = self.feeds.lock();
+        let Feeds { slots, streams, .. } = &mut *feeds;
+        // Whoever wants one has to come by here, so none can be taken up meanwhile.
+        slots.retain(|_, slot| {
+            let state = slot.current();
+            // Of the slot, the map has one; of the state, the slot, the map, and this function.
+            let unused = Arc::strong_count(slot) == 1 && Arc::strong_count(&state) == 3;
+            let idle = unused && state.is_saved();
+            if idle {
+                streams.remove(&state.stream());
+            }
+            !idle
+        });
+        // And what was found when the store was opened, and not asked for since.
+        streams.retain(|_, state| Arc::strong_count(state) > 1 || !state.is_saved());
     }
 
     /// The published value of a state key.

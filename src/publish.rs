@@ -121,6 +121,13 @@ impl Publication {
         }
     }
 
+    /// Lets go of what was kept for readers until now. In relaxed durability nobody who waited for
+    /// the commit comes back to do that.
+    pub(crate) fn let_go(&self) {
+        let feeds = self.feeds.iter().map(|part| &part.feed);
+        feeds.for_each(|feed| feed.forget_published());
+    }
+
     fn tell(&self, events: &Events) {
         if !events.has_subscribers() {
             return;

@@ -40,6 +40,11 @@ impl Directory {
         self.frames.push(FrameRef::new(header, place));
     }
 
+    /// Whether the catalog lacks something.
+    pub(crate) fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
     pub(crate) fn frames(&self) -> &[FrameRef] {
         &self.frames
     }

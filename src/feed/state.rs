@@ -204,7 +204,11 @@ impl FeedState {
     /// Whether a commit of this feed was acknowledged that readers do not see yet. Only in relaxed
     /// durability can that be.
     pub(crate) fn has_unpublished(&self) -> bool {
-        self.written.load(Ordering::Acquire) > self.published.read().lsn.0
+        self.has_written_past(self.published.read().lsn)
+    }
+
+    fn has_written_past(&self, lsn: Lsn) -> bool {
+        self.written.load(Ordering::Acquire) > lsn.0
     }
 
     pub(crate) fn set_written(&self, lsn: Lsn) {
@@ -294,6 +298,21 @@ impl FeedState {
         writer.live = header.live;
         writer.live_bytes = header.live_bytes;
         writer.take_marks(&published.marks);
+    }
+
+    /// Whether the catalog has all there is, and nothing is in memory but what it has.
+    pub(crate) fn is_saved(&self) -> bool {
+        let Some(resident) = self.index.try_read() else {
+            return false;
+        };
+        let in_memory = resident.index.is_some() || !resident.pending.is_empty();
+        let published = self.published.read();
+        let saved = !published.directory.is_dirty() && !published.marks_dirty;
+        saved
+            && !in_memory
+            && published.lsn > Lsn(0)
+            && !self.is_staged()
+            && !self.has_written_past(published.lsn)
     }
 
     /// What the catalog lacks of this feed; everything when `whole`.

@@ -649,6 +649,7 @@ impl Log {
             publication.publish();
             self.durable.fetch_max(ticket.lsn.0, Ordering::AcqRel);
             ticket.stage.store(Stage::Durable as u8, Ordering::Release);
+            publication.let_go();
         }
         Ok(())
     }
