@@ -39,14 +39,19 @@ fn main() {
         records: sample,
     }];
     let given = std::env::var("HIGHWATER_BENCH_JSON").unwrap_or_default();
-    sets.extend(given.split(':').filter(|file| !file.is_empty()).map(|file| {
-        let mut records = read(file);
-        thin(&mut records, RECORDS_MAX);
-        Set {
-            name: file.rsplit('/').next().unwrap_or(file).to_owned(),
-            records,
-        }
-    }));
+    sets.extend(
+        given
+            .split(':')
+            .filter(|file| !file.is_empty())
+            .map(|file| {
+                let mut records = read(file);
+                thin(&mut records, RECORDS_MAX);
+                Set {
+                    name: file.rsplit('/').next().unwrap_or(file).to_owned(),
+                    records,
+                }
+            }),
+    );
     for set in sets {
         measure(&set);
     }
@@ -113,7 +118,9 @@ fn measure(set: &Set) {
         bytes / records.len(),
         learned.len()
     );
-    println!("| per | method | dictionary | ratio | compress, ns a record | decompress, ns a record |");
+    println!(
+        "| per | method | dictionary | ratio | compress, ns a record | decompress, ns a record |"
+    );
     println!("|---|---|---:|---:|---:|---:|");
     let one_by_one: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
     let count = records.len();
@@ -141,11 +148,7 @@ fn measure(set: &Set) {
             continue;
         }
         let step = sample_bytes.div_ceil(from);
-        let samples: Vec<&[u8]> = learned
-            .iter()
-            .step_by(step)
-            .map(Vec::as_slice)
-            .collect();
+        let samples: Vec<&[u8]> = learned.iter().step_by(step).map(Vec::as_slice).collect();
         let begun = Instant::now();
         let dictionary = train(&samples, size);
         println!(
@@ -156,7 +159,14 @@ fn measure(set: &Set) {
         );
         let len = dictionary.len();
         if size == 16 << 10 || size == 64 << 10 {
-            row("record", "lz4", len, count, &one_by_one, lz4(Some(&dictionary)));
+            row(
+                "record",
+                "lz4",
+                len,
+                count,
+                &one_by_one,
+                lz4(Some(&dictionary)),
+            );
         }
         for level in [1, 3, 6] {
             let name = format!("zstd {level}");
@@ -184,7 +194,10 @@ fn measure(set: &Set) {
 fn train(samples: &[&[u8]], size: usize) -> Vec<u8> {
     let (joined, sizes) = (
         samples.concat(),
-        samples.iter().map(|sample| sample.len()).collect::<Vec<_>>(),
+        samples
+            .iter()
+            .map(|sample| sample.len())
+            .collect::<Vec<_>>(),
     );
     let mut dictionary = Vec::with_capacity(size);
     zstd_safe::train_from_buffer(&mut dictionary, &joined, &sizes)
@@ -202,10 +215,16 @@ fn zstd(level: i32, dictionary: Option<&[u8]>) -> (Step<'_>, Step<'_>) {
     match dictionary {
         None => (
             Box::new(move |from, to| {
-                coder.compress(to, from, level).map_err(name).expect("it fits");
+                coder
+                    .compress(to, from, level)
+                    .map_err(name)
+                    .expect("it fits");
             }),
             Box::new(move |from, to| {
-                decoder.decompress(to, from).map_err(name).expect("it is intact");
+                decoder
+                    .decompress(to, from)
+                    .map_err(name)
+                    .expect("it is intact");
             }),
         ),
         Some(dictionary) => {
@@ -289,13 +308,20 @@ fn row(
         decompress(compressed, &mut buffer);
         assert_eq!(buffer.as_slice(), *input, "{method} gives back what it got");
     }
-    let (plain, kept) = inputs.iter().zip(&stored).fold((0, 0), |sums, (input, now)| {
-        (sums.0 + input.len(), sums.1 + now.len().min(input.len()))
-    });
+    let (plain, kept) = inputs
+        .iter()
+        .zip(&stored)
+        .fold((0, 0), |sums, (input, now)| {
+            (sums.0 + input.len(), sums.1 + now.len().min(input.len()))
+        });
     let [compressing, decompressing] = fastest.map(|seconds| seconds * 1e9 / count as f64);
     println!(
         "| {per} | {method} | {} | {:.2} | {compressing:.0} | {decompressing:.0} |",
-        if dictionary == 0 { "-".to_owned() } else { format!("{:.0} KiB", dictionary as f64 / 1024.0) },
+        if dictionary == 0 {
+            "-".to_owned()
+        } else {
+            format!("{:.0} KiB", dictionary as f64 / 1024.0)
+        },
         plain as f64 / kept as f64,
     );
 }

@@ -14,6 +14,7 @@ use crate::budget::Budget;
 use crate::catalog::{Catalog, FeedChanges, FeedRow, Save};
 use crate::checksum::checksum;
 use crate::compaction::Compactor;
+use crate::compression::Codec;
 use crate::cursor::{FIRST_EPOCH, FeedId, StreamId};
 use crate::error::{Error, Result};
 use crate::events::Events;
@@ -280,7 +281,8 @@ impl Engine {
             // the row was old, and what was read with it did not fit.
             return Ok(state.clone());
         }
-        let state = FeedState::new(key.clone(), stream.feed, stream.epoch, options, published?);
+        let mut state = FeedState::new(key.clone(), stream.feed, stream.epoch, options, published?);
+        state.codec = Codec::new(self.state.get(&StateKey::dictionary(stream)));
         let state = Arc::new(state);
         feeds.streams.insert(stream, state.clone());
         Ok(state)
@@ -573,7 +575,7 @@ fn read_entries(frame: &FrameRef, segment: &Segment, entries: &mut Vec<IndexEntr
             .and_then(decode)
             .map_or(0, |before| before.body_end);
         let position = frame.first + u64::from(bit);
-        let len = entry.body_end.saturating_sub(start);
+        let len = entry.payload_len(entry.body_end.saturating_sub(start));
         entries.push(IndexEntry::new(&entry, position, len));
     }
     Ok(())
