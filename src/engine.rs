@@ -14,7 +14,6 @@ use crate::budget::Budget;
 use crate::catalog::{Catalog, FeedChanges, FeedRow, Save};
 use crate::checksum::checksum;
 use crate::compaction::Compactor;
-use crate::compression::Codec;
 use crate::cursor::{FIRST_EPOCH, FeedId, StreamId};
 use crate::error::{Error, Result};
 use crate::events::Events;
@@ -281,11 +280,25 @@ impl Engine {
             // the row was old, and what was read with it did not fit.
             return Ok(state.clone());
         }
-        let mut state = FeedState::new(key.clone(), stream.feed, stream.epoch, options, published?);
-        state.codec = Codec::new(self.state.get(&StateKey::dictionary(stream)));
+        let state = FeedState::new(key.clone(), stream.feed, stream.epoch, options, published?);
+        self.restore_codec(&state);
         let state = Arc::new(state);
         feeds.streams.insert(stream, state.clone());
         Ok(state)
+    }
+
+    /// Gives an epoch its dictionary, if it has one.
+    fn restore_codec(&self, state: &FeedState) {
+        let dictionary = self.state.get(&StateKey::dictionary(state.stream()));
+        dictionary.into_iter().for_each(|it| state.codec.learn(it));
+    }
+
+    /// The same for all epochs in use: the log was replayed, and they may be older than their
+    /// dictionaries.
+    pub(crate) fn restore_codecs(&self) {
+        for state in self.feeds.lock().streams.values() {
+            self.restore_codec(state);
+        }
     }
 
     /// An epoch of a feed that has nothing yet.

@@ -81,22 +81,12 @@ pub(crate) struct Codec {
 }
 
 impl Codec {
-    /// The codec of an epoch with, or still without, a dictionary.
-    #[cfg_attr(not(feature = "zstd"), allow(unused_variables, reason = "of no use"))]
-    pub(crate) fn new(dictionary: Option<Vec<u8>>) -> Self {
-        let codec = Self::default();
-        #[cfg(feature = "zstd")]
-        if let Some(bytes) = dictionary {
-            codec.learn(bytes);
-        }
-        codec
-    }
-
     /// Compresses from now on, against a dictionary that the log has.
-    #[cfg(feature = "zstd")]
-    fn learn(&self, bytes: Vec<u8>) {
+    #[cfg_attr(not(feature = "zstd"), allow(unused_variables, reason = "of no use"))]
+    pub(crate) fn learn(&self, dictionary: Vec<u8>) {
         // There is one for an epoch, ever.
-        let _ = self.dictionary.set(zstd::Dictionary::new(bytes));
+        #[cfg(feature = "zstd")]
+        let _ = self.dictionary.set(zstd::Dictionary::new(dictionary));
     }
 
     /// Compresses a payload into `stored`, which is cleared. `None` when it is to be stored as it is:

@@ -89,7 +89,8 @@ fn train(engine: &Engine, feed: &Arc<FeedState>, level: i32) -> Result<Option<Ve
     let Some(bytes) = Dictionary::train(&samples.concat(), &lens) else {
         return Ok(None);
     };
-    let trial = Codec::new(Some(bytes.clone()));
+    let trial = Codec::default();
+    trial.learn(bytes.clone());
     let mut stored = Vec::new();
     let compression = Compression::Zstd { level };
     let len = |sample: &Vec<u8>| match trial.encode(compression, sample, &mut stored) {

@@ -138,6 +138,7 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
         adopt(&engine, feed);
     }
     replay(&engine, &frames, packed.state_lsn)?;
+    engine.restore_codecs();
     if derived && !fresh {
         engine.save_catalog(false)?;
     }

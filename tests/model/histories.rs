@@ -211,6 +211,13 @@ fn cramped() -> Options {
     options.eager_compaction(true)
 }
 
+/// Payloads are compressed from the first few records of each feed on.
+#[cfg(feature = "zstd")]
+fn compressing(options: Options) -> Options {
+    let zstd = highwater::Compression::Zstd { level: 1 };
+    options.compression(zstd).dictionaries_from(7, 100)
+}
+
 /// 300 histories each, or as many as `PROPTEST_CASES` says.
 fn config() -> ProptestConfig {
     let given = std::env::var("PROPTEST_CASES")
@@ -245,5 +252,20 @@ proptest! {
     #[test]
     fn relaxed_histories_in_small_segments_agree(steps in prop::collection::vec(step(), 1..60)) {
         run(cramped().durability(Driver::relaxed()), steps);
+    }
+}
+
+#[cfg(feature = "zstd")]
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn compressing_histories_agree_with_the_model(steps in prop::collection::vec(step(), 1..60)) {
+        run(compressing(Options::new()), steps);
+    }
+
+    #[test]
+    fn compressing_histories_in_small_segments_agree(steps in prop::collection::vec(step(), 1..60)) {
+        run(compressing(cramped()).durability(Driver::relaxed()), steps);
     }
 }
