@@ -213,7 +213,7 @@ fn cramped() -> Options {
 
 /// Payloads are compressed from the first few records of each feed on.
 #[cfg(feature = "zstd")]
-fn compressing(options: Options) -> Options {
+pub fn compressing(options: Options) -> Options {
     let zstd = highwater::Compression::Zstd { level: 1 };
     options.compression(zstd).dictionaries_from(7, 100)
 }
