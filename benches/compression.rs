@@ -4,7 +4,8 @@
 //! The records are the sample in `data/`, and whatever files `HIGHWATER_BENCH_JSON` names, separated
 //! by colons: NDJSON, plain or with gzip, or package indexes as Debian publishes them (`Packages`,
 //! a paragraph a package, made into an object of its fields). A dictionary is trained from records
-//! of the first tenth, and only the others are measured.
+//! of the first tenth, and only the others are measured. Then stores with compression and without
+//! take in and give out all of them. `HIGHWATER_BENCH_ONLY` (`algorithms` or `store`) runs one part.
 #![allow(
     missing_docs,
     reason = "a benchmark has no readers of its documentation"
@@ -13,8 +14,10 @@
 
 use std::hint::black_box;
 use std::io::Read;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use highwater::{Compression, Durability, Options};
+use serde_json::value::RawValue;
 use zstd_safe::{CCtx, CDict, DCtx, DDict};
 
 /// What a page of records comes to when they are compressed together: the upper bound.
@@ -23,6 +26,9 @@ const BLOCK: usize = 64 << 10;
 const RECORDS_MAX: usize = 40_000;
 /// As often as this, and the fastest counts.
 const ROUNDS: usize = 3;
+
+#[allow(dead_code, reason = "every benchmark uses its part")]
+mod common;
 
 struct Set {
     name: String,
@@ -52,9 +58,95 @@ fn main() {
                 }
             }),
     );
-    for set in sets {
-        measure(&set);
+    let only = std::env::var("HIGHWATER_BENCH_ONLY").unwrap_or_default();
+    for set in &sets {
+        if only != "store" {
+            measure(set);
+        }
     }
+    for set in &sets {
+        if only != "algorithms" {
+            use_stores(set);
+        }
+    }
+}
+
+/// What a store costs with compression and without, the two in turn.
+fn use_stores(set: &Set) {
+    let bytes: usize = set.records.iter().map(Vec::len).sum();
+    println!(
+        "\n{}: {} records, {:.1} MB of payloads, batches of 1000, relaxed\n",
+        set.name,
+        set.records.len(),
+        bytes as f64 / 1e6
+    );
+    println!("| compression | load | 100 % changed | unchanged | drain | log after load |");
+    println!("|---|---:|---:|---:|---:|---:|");
+    for compression in [
+        Compression::None,
+        Compression::Zstd { level: 1 },
+        Compression::Zstd { level: 3 },
+    ] {
+        let mut fastest = [f64::MAX; 4];
+        let mut log = 0;
+        for _ in 0..ROUNDS {
+            let (times, bytes) = use_store(set, compression);
+            for (fastest, time) in fastest.iter_mut().zip(times) {
+                *fastest = fastest.min(time);
+            }
+            log = bytes;
+        }
+        let [load, changed, unchanged, drain] =
+            fastest.map(|seconds| seconds * 1e9 / set.records.len() as f64);
+        println!(
+            "| {compression:?} | {load:.0} ns | {changed:.0} ns | {unchanged:.0} ns | {drain:.0} ns | {:.2} MB |",
+            log as f64 / 1e6
+        );
+    }
+}
+
+/// Seconds to load, change all, save all unchanged and read all; and the bytes of the log's frames
+/// after the load.
+fn use_store(set: &Set, compression: Compression) -> ([f64; 4], u64) {
+    let dir = common::directory();
+    let store = Options::new()
+        .compression(compression)
+        .compaction(false)
+        .durability(Durability::Relaxed {
+            interval: Duration::from_millis(100),
+        })
+        .open(dir.path())
+        .expect("a new store");
+    let feed = store.feed("c", "m").expect("a feed");
+    let raw = |record: &[u8]| {
+        let text = String::from_utf8(record.to_vec()).expect("text");
+        RawValue::from_string(text).expect("JSON")
+    };
+    let records: Vec<Box<RawValue>> = set.records.iter().map(|record| raw(record)).collect();
+    let again = set
+        .records
+        .iter()
+        .map(|record| raw(&[b"{\"changed\":true,", &record[1..]].concat()));
+    let changed: Vec<Box<RawValue>> = again.collect();
+    let save = |records: &[Box<RawValue>]| {
+        let begun = Instant::now();
+        for batch in records.chunks(1000) {
+            let _ = black_box(feed.batch_save(batch).expect("saved"));
+        }
+        begun.elapsed().as_secs_f64()
+    };
+    let load = save(&records);
+    store.flush().expect("flushed");
+    let bytes = store.stats().expect("statistics").appended_bytes;
+    let changing = save(&changed);
+    let unchanged = save(&changed);
+    store.flush().expect("flushed");
+    let begun = Instant::now();
+    for record in feed.records(None) {
+        black_box(record.expect("read"));
+    }
+    let drain = begun.elapsed().as_secs_f64();
+    ([load, changing, unchanged, drain], bytes)
 }
 
 /// Keeps at most `count` records, evenly spread.

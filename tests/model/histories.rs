@@ -211,6 +211,20 @@ fn cramped() -> Options {
     options.eager_compaction(true)
 }
 
+/// Found by the histories: what compaction packed of an epoch that was being filled was passed over
+/// by a rebuild, also when the epoch took the other's place after that.
+#[test]
+fn a_staged_epoch_that_was_compacted_survives_its_swap_and_a_rebuild() {
+    let save = |round: u8| {
+        let records = (0..12).map(|n| (format!("r{n}"), round % 4, 0));
+        Write::SaveJson(records.collect())
+    };
+    let mut steps = vec![Step::Stage(0), Step::WriteStaged(save(0))];
+    steps.extend((0..12).map(|round| Step::Commit(vec![(1, save(round))], None)));
+    steps.extend([Step::Compact, Step::EndStaged(true), Step::Rebuild]);
+    run(cramped(), steps);
+}
+
 /// Payloads are compressed from the first few records of each feed on.
 #[cfg(feature = "zstd")]
 pub fn compressing(options: Options) -> Options {
