@@ -31,6 +31,9 @@ pub(crate) use training::Thresholds;
 /// by every build with the feature `zstd`. A feed's payloads are compressed from when it has enough
 /// of them to learn from: 100 records and 256 KiB. Everything that is seen of a record, and every
 /// limit, is in terms of the payload as it was saved.
+///
+/// A dictionary holds pieces of the records it was trained from. It goes when the feed is replaced or
+/// hard-deleted as a whole, not when some of its records are.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]
 pub enum Compression {
@@ -142,4 +145,16 @@ impl Codec {
 pub(crate) fn after_commit(engine: &Engine, slot: &Arc<FeedSlot>) {
     #[cfg(feature = "zstd")]
     training::train_if_due(engine, slot);
+}
+
+#[cfg(all(test, not(feature = "zstd")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_without_the_feature_says_so() {
+        let undecodable = Codec::default().decode(b"stored", 9, &mut Vec::new());
+        let error = undecodable.map_err(|error| error.at(Path::new("a"), 0));
+        assert!(matches!(error, Err(Error::MissingFeature { .. })));
+    }
 }
