@@ -324,9 +324,24 @@ impl Engine {
             return Ok(state.clone());
         }
         let state = FeedState::new(key.clone(), stream.feed, stream.epoch, options, published?);
+        self.restore_codec(&state);
         let state = Arc::new(state);
         feeds.streams.insert(stream, state.clone());
         Ok(state)
+    }
+
+    /// Gives an epoch its dictionary, if it has one.
+    fn restore_codec(&self, state: &FeedState) {
+        let dictionary = self.state.get(&StateKey::dictionary(state.stream()));
+        dictionary.into_iter().for_each(|it| state.codec.learn(it));
+    }
+
+    /// The same for all epochs in use: the log was replayed, and they may be older than their
+    /// dictionaries.
+    pub(crate) fn restore_codecs(&self) {
+        for state in self.feeds.lock().streams.values() {
+            self.restore_codec(state);
+        }
     }
 
     /// An epoch of a feed that has nothing yet.

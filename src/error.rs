@@ -150,6 +150,14 @@ pub enum Error {
         /// The newest version this build reads.
         supported: u32,
     },
+    /// Something was stored by a build with a feature that this build is without. Everything else can
+    /// be read and written.
+    MissingFeature {
+        /// The cargo feature that reads it.
+        feature: &'static str,
+        /// The file that it is in.
+        path: PathBuf,
+    },
     /// An earlier write or sync failed, so what is on disk is not known any more. What was
     /// published stays readable; reopen the store to write again.
     Poisoned {
@@ -320,6 +328,11 @@ impl fmt::Display for Error {
             } => write!(
                 f,
                 "{} has format version {found}; this build reads up to {supported}",
+                path.display()
+            ),
+            Self::MissingFeature { feature, path } => write!(
+                f,
+                "{} holds what only a build with the feature `{feature}` reads",
                 path.display()
             ),
             Self::Poisoned { cause } => {

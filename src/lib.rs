@@ -41,6 +41,7 @@ mod catalog;
 mod checksum;
 mod codec;
 mod compaction;
+mod compression;
 mod consumers;
 mod cursor;
 mod documents;
@@ -71,6 +72,7 @@ mod windows;
 mod write;
 
 pub use compaction::Compacted;
+pub use compression::Compression;
 pub use consumers::{Consumer, ConsumerInfo};
 pub use cursor::Cursor;
 pub use documents::{Checkpoint, Expected};

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::compression::Compression;
 use crate::error::{Error, Result};
 use crate::index::residency::Limits;
 use crate::retention::maintain::Retention;
@@ -61,6 +62,9 @@ pub struct Options {
     pub(crate) compaction: bool,
     pub(crate) maintenance: Option<(Retention, Duration)>,
     pub(crate) runs_kept: u64,
+    pub(crate) compression: Compression,
+    #[cfg(feature = "zstd")]
+    pub(crate) thresholds: crate::compression::Thresholds,
     pub(crate) create: bool,
     pub(crate) secret: Option<[u8; 32]>,
     #[cfg(feature = "simulate")]
@@ -85,6 +89,9 @@ impl Default for Options {
             compaction: true,
             maintenance: None,
             runs_kept: 20,
+            compression: Compression::None,
+            #[cfg(feature = "zstd")]
+            thresholds: crate::compression::Thresholds::default(),
             create: true,
             secret: None,
             #[cfg(feature = "simulate")]
@@ -163,6 +170,21 @@ impl Options {
     /// Whether a background thread [compacts](Store::compact) the log as it grows; true by default.
     pub fn compaction(mut self, compaction: bool) -> Self {
         self.compaction = compaction;
+        self
+    }
+
+    /// Whether the payloads of changed records are compressed from now on; [`Compression::None`] by
+    /// default. What is stored already stays readable, and may be compressed when it is compacted.
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
+        self
+    }
+
+    /// Has feeds get a dictionary from this many records and bytes on, for tests.
+    #[cfg(all(feature = "simulate", feature = "zstd"))]
+    #[doc(hidden)]
+    pub fn dictionaries_from(mut self, records: u64, bytes: u64) -> Self {
+        self.thresholds = crate::compression::Thresholds { records, bytes };
         self
     }
 
@@ -273,6 +295,10 @@ impl Options {
             }
         };
         within("payload_max", self.payload_max as u64, 1, 1 << 30)?;
+        #[cfg(feature = "zstd")]
+        if let Compression::Zstd { level } = self.compression {
+            within("compression level", level.max(0) as u64, 1, 19)?;
+        }
         within("segment_size", self.segment_size, 4 << 10, 1 << 30)
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::codec::{Decoder, Encoder};
-use crate::cursor::{FIRST_EPOCH, FeedId};
+use crate::cursor::{FIRST_EPOCH, FeedId, StreamId};
 use crate::feed::FeedKey;
 use crate::log::commit::{Stage, Ticket};
 use crate::log::format::SyncId;
@@ -23,6 +23,7 @@ const TABLE_CONSUMER: u8 = 7;
 const TABLE_FEED_USE: u8 = 8;
 #[cfg(feature = "sync")]
 const TABLE_DOCUMENT: u8 = 9;
+const TABLE_DICTIONARY: u8 = 10;
 
 /// The encoded key of a state value: its table, then its fields.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -87,6 +88,18 @@ impl StateKey {
     /// When a run that used the feed last succeeded.
     pub(crate) fn feed_use(feed: FeedId) -> Self {
         Self(Encoder::default().u8(TABLE_FEED_USE).u64(feed.0).finish())
+    }
+
+    /// Begins the keys of the dictionaries of a feed.
+    pub(crate) fn dictionaries(feed: FeedId) -> Self {
+        Self(Encoder::default().u8(TABLE_DICTIONARY).u64(feed.0).finish())
+    }
+
+    /// What the payloads of one epoch of a feed are compressed with.
+    pub(crate) fn dictionary(stream: StreamId) -> Self {
+        let mut key = Self::dictionaries(stream.feed);
+        key.0.extend_from_slice(&stream.epoch.to_le_bytes());
+        key
     }
 
     /// A document of another part of this crate, such as a schedule; `parts` are its name.

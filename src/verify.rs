@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::compression::Undecodable;
 use crate::cursor::StreamId;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::feed::state::FeedState;
 use crate::log::Lsn;
-use crate::log::format::SEGMENT_HEADER_LEN;
-use crate::log::scan::{Scanned, damage_in, read_frame, stray_padding};
+use crate::log::format::{Entry, SEGMENT_HEADER_LEN};
+use crate::log::scan::{Scanned, damage_or, read_frame, stray_padding};
 use crate::recovery::packs::for_each_frame;
 use crate::state::Registration;
 
@@ -53,7 +54,7 @@ pub(crate) fn verify(engine: &Engine, mut progress: impl FnMut(u64, u64)) -> Res
     for pack in &packs {
         report.segments += 1;
         let walked = for_each_frame(pack, |frame| {
-            check_frame(&frame, &mut report, &mut places)?;
+            check_frame(engine, &frame, &mut report, &mut places)?;
             progress(report.bytes, total);
             Ok(())
         });
@@ -74,7 +75,7 @@ pub(crate) fn verify(engine: &Engine, mut progress: impl FnMut(u64, u64)) -> Res
             if frame.header.chain != chain || superseded || frame.header.lsn > end.lsn {
                 break;
             }
-            check_frame(&frame, &mut report, &mut places)?;
+            check_frame(engine, &frame, &mut report, &mut places)?;
             offset += frame.header.frame_len();
             chain = frame.sum;
             lsn = frame.header.lsn;
@@ -105,7 +106,12 @@ pub(crate) fn verify(engine: &Engine, mut progress: impl FnMut(u64, u64)) -> Res
 /// The frames by feed, first position and file: compaction may have copied a first record.
 type Places = BTreeMap<(StreamId, u64, u64), (u64, u64, u32)>;
 
-fn check_frame(frame: &Scanned, report: &mut VerifyReport, places: &mut Places) -> Result<()> {
+fn check_frame(
+    engine: &Engine,
+    frame: &Scanned,
+    report: &mut VerifyReport,
+    places: &mut Places,
+) -> Result<()> {
     report.frames += 1;
     report.bytes += frame.header.frame_len();
     if frame.header.kind.has_records() {
@@ -117,7 +123,26 @@ fn check_frame(frame: &Scanned, report: &mut VerifyReport, places: &mut Places) 
         };
         places.insert((stream, frame.header.first, place.0), place);
     }
-    let damage = match damage_in(frame)? {
+    // Of an epoch that is over, the dictionary is gone too.
+    let stream = StreamId {
+        feed: frame.header.feed,
+        epoch: frame.header.epoch,
+    };
+    let mut feed = None;
+    let mut plain = Vec::new();
+    let undecodable = |entry: &Entry, stored: &[u8]| {
+        if entry.plain_len == 0 {
+            return false;
+        }
+        let load = || engine.stream_in_use(stream).ok().flatten();
+        let Some(feed) = feed.get_or_insert_with(load) else {
+            return false;
+        };
+        plain.clear();
+        let decoded = feed.codec.decode(stored, entry.plain_len, &mut plain);
+        decoded == Err(Undecodable::Damaged)
+    };
+    let damage = match damage_or(frame, undecodable)? {
         Some(offset) => Some(offset),
         None => stray_padding(frame)?,
     };

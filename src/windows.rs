@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::feed::Feed;
 use crate::feed::directory::FrameRef;
 use crate::feed::marks::{Mark, Window};
-use crate::feed::read::Span;
+use crate::feed::read::{Bodies, Span};
 use crate::log::format::Author;
 use crate::record::{Outcome, Totals};
 use crate::runs::{RunScope, SyncRow};
@@ -239,7 +239,7 @@ pub(crate) fn unseen(
         buffer.clear();
         span.locate(&mut located)?;
         located.retain(|record| !record.is_deleted());
-        span.load(&located, false, &mut buffer, &mut rows)?;
+        span.load(&located, Bodies::Skipped, &mut buffer, &mut rows)?;
         for row in &rows {
             // Verified to be UTF-8 when it was read.
             let id = std::str::from_utf8(&buffer[row.id.clone()]).unwrap_or_default();

@@ -243,7 +243,8 @@ fn seal(bytes: &mut [u8], offset: usize, count: usize, which: u8) {
         let mut id_start = 0;
         for index in 0..count {
             let at = entries + index * ENTRY_LEN;
-            let Some(id_end) = word(bytes, at + 40) else {
+            // Three bytes, before those of the plain length.
+            let Some(id_end) = word(bytes, at + 38).map(|word| word & 0xff_ffff) else {
                 return;
             };
             let id = bytes

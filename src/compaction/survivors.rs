@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::feed::frame_ref::FrameRef;
-use crate::feed::read::{Located, Row, Span};
+use crate::feed::read::{Bodies, Located, Row, Span};
 use crate::feed::state::FeedState;
 use crate::hash::Fingerprint;
 use crate::log::SegmentId;
@@ -93,7 +93,7 @@ impl<'a> Survivors<'a> {
             record.pruned |= !holder && record.position <= self.pruned_through;
         }
         let (mut buffer, mut rows) = (Vec::new(), Vec::new());
-        span.load(&located, true, &mut buffer, &mut rows)?;
+        span.load(&located, Bodies::Stored, &mut buffer, &mut rows)?;
         for (record, row) in located.iter().zip(&rows) {
             let holder = holders.contains(&((row.position - frame.first) as u32));
             self.push(frame, record, row, &mut buffer, holder, packer)?;
@@ -118,14 +118,28 @@ impl<'a> Survivors<'a> {
             entry.payload_at_previous = false;
             if !record.pruned {
                 let holder = self.engine.payload_holder(self.feed, entry.previous)?;
-                body = holder.append_payload(buffer)?;
+                body = holder.append_payload(Bodies::Stored, buffer)?;
+                entry.plain_len = holder.located.entry.plain_len;
+            }
+        }
+        if record.pruned {
+            entry.plain_len = 0;
+        }
+        let mut scratch = Vec::new();
+        let mut stored = &buffer[body];
+        if entry.plain_len == 0 {
+            // From before the feed had a dictionary, or the store the option.
+            let (codec, len) = (&self.feed.codec, stored.len() as u32);
+            let compression = self.engine.options.compression;
+            if let Some(compressed) = codec.encode(compression, stored, &mut scratch) {
+                (stored, entry.plain_len) = (compressed, len);
             }
         }
         let target = packer.frame_for(self.engine, row.position)?;
         let origin = (frame.lsn, frame.origin(row.position));
         // With what stands behind the id.
         let ids = &buffer[row.id.start..][..record.ids_len() as usize];
-        target.push(row.position, origin, entry, ids, &buffer[body]);
+        target.push(row.position, origin, entry, ids, stored);
         if holder {
             target.note_holder();
         }

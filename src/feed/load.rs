@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::feed::page::{List, Order, Page, PageRow};
-use crate::feed::read::{Located, Span};
+use crate::feed::read::{Bodies, Located, Span};
 use crate::feed::scan::Snapshot;
 use crate::feed::state::FeedState;
 use crate::record::Action;
@@ -119,12 +119,16 @@ fn load(
     chosen.sort_unstable_by_key(|chosen| chosen.record.position);
     let records: Vec<Located> = chosen.iter().map(|chosen| chosen.record).collect();
     let mut rows = Vec::with_capacity(records.len());
-    span.load(&records, !list.metadata_only, &mut page.buffer, &mut rows)?;
+    let bodies = match list.metadata_only {
+        true => Bodies::Skipped,
+        false => Bodies::Plain(&feed.codec),
+    };
+    span.load(&records, bodies, &mut page.buffer, &mut rows)?;
     let start = page.rows.len();
     for (mut row, Chosen { record, action }) in rows.into_iter().zip(chosen) {
         if row.entry.payload_at_previous && !record.pruned && !list.metadata_only {
             let holder = engine.payload_holder(feed, row.entry.previous)?;
-            row.body = holder.append_payload(&mut page.buffer)?;
+            row.body = holder.append_payload(bodies, &mut page.buffer)?;
         }
         // A deletion of a pruned record goes on from when that was pruned.
         let pruned = if row.entry.pruned {
@@ -165,9 +169,13 @@ pub(crate) struct PayloadHolder {
 
 impl PayloadHolder {
     /// Appends the payload to a buffer and says where it is.
-    pub(crate) fn append_payload(&self, buffer: &mut Vec<u8>) -> Result<std::ops::Range<usize>> {
+    pub(crate) fn append_payload(
+        &self,
+        bodies: Bodies<'_>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<std::ops::Range<usize>> {
         let mut rows = Vec::new();
-        self.span.load(&[self.located], true, buffer, &mut rows)?;
+        self.span.load(&[self.located], bodies, buffer, &mut rows)?;
         Ok(rows.first().map_or(0..0, |row| row.body.clone()))
     }
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::checksum::checksum;
+use crate::compression::Codec;
 use crate::error::{Error, Result};
 use crate::feed::directory::FrameRef;
 use crate::feed::lives::Lives;
@@ -60,9 +61,22 @@ impl Located {
         self.entry.id_end - self.id_start
     }
 
+    /// Bytes of the payload, as it was saved.
     pub(crate) fn body_len(&self) -> u32 {
-        self.entry.body_end - self.body_start
+        let stored = self.entry.body_end - self.body_start;
+        self.entry.payload_len(stored)
     }
+}
+
+/// What is wanted of payloads.
+#[derive(Clone, Copy)]
+pub(crate) enum Bodies<'a> {
+    /// They are not read.
+    Skipped,
+    /// As they are stored, for whoever stores them again.
+    Stored,
+    /// As they were saved.
+    Plain(&'a Codec),
 }
 
 /// A record in a buffer.
@@ -106,7 +120,7 @@ pub(crate) fn read_entries(
             .and_then(decode)
             .map_or(0, |before| before.body_end);
         let position = frame.first + u64::from(bit);
-        let len = entry.body_end.saturating_sub(start);
+        let len = entry.payload_len(entry.body_end.saturating_sub(start));
         entries.push(IndexEntry::new(&entry, position, len));
     }
     Ok(())
@@ -222,7 +236,7 @@ impl Span {
     pub(crate) fn load(
         &self,
         located: &[Located],
-        bodies: bool,
+        bodies: Bodies<'_>,
         buffer: &mut Vec<u8>,
         rows: &mut Vec<Row>,
     ) -> Result<()> {
@@ -273,15 +287,19 @@ impl Span {
                 body: 0..0,
             });
         }
-        if bodies {
-            self.load_bodies(located, buffer, &mut rows[first_row..])?;
+        let rows = &mut rows[first_row..];
+        match bodies {
+            Bodies::Skipped => Ok(()),
+            Bodies::Stored => self.load_bodies(located, None, buffer, rows),
+            Bodies::Plain(codec) => self.load_bodies(located, Some(codec), buffer, rows),
         }
-        Ok(())
     }
 
+    /// With a codec, payloads are decompressed.
     fn load_bodies(
         &self,
         located: &[Located],
+        codec: Option<&Codec>,
         buffer: &mut Vec<u8>,
         rows: &mut [Row],
     ) -> Result<()> {
@@ -294,6 +312,12 @@ impl Span {
             let run = &located[at..end];
             let from = run[0].body_start;
             let to = run[run.len() - 1].entry.body_end;
+            let is_compressed = |record: &Located| record.entry.plain_len != 0 && !record.pruned;
+            if let Some(codec) = codec.filter(|_| run.iter().any(is_compressed)) {
+                self.decode_bodies(run, to, codec, buffer, &mut rows[at..end])?;
+                at = end;
+                continue;
+            }
             let start = buffer.len();
             buffer.resize(start + (to - from) as usize, 0);
             self.segment
@@ -304,14 +328,50 @@ impl Span {
                 }
                 row.body = start + (record.body_start - from) as usize
                     ..start + (record.entry.body_end - from) as usize;
-                if Entry::sum_of(&buffer[row.body.clone()]) != record.entry.body_sum {
-                    let offset = self.bodies_at + u64::from(record.body_start);
-                    return Err(Error::corrupt(&self.segment.path, offset, "payload"));
-                }
+                self.check_body(record, &buffer[row.body.clone()])?;
             }
             at = end;
         }
         Ok(())
+    }
+
+    /// Reads the payloads of a run of records, which ends at `to`, and decompresses those that are
+    /// compressed.
+    fn decode_bodies(
+        &self,
+        run: &[Located],
+        to: u32,
+        codec: &Codec,
+        buffer: &mut Vec<u8>,
+        rows: &mut [Row],
+    ) -> Result<()> {
+        let from = run[0].body_start;
+        let mut stored = vec![0; (to - from) as usize];
+        self.segment
+            .read(&mut stored, self.bodies_at + u64::from(from))?;
+        for (record, row) in run.iter().zip(rows).filter(|(record, _)| !record.pruned) {
+            let (begin, end) = (record.body_start - from, record.entry.body_end - from);
+            let body = &stored[begin as usize..end as usize];
+            self.check_body(record, body)?;
+            let start = buffer.len();
+            match record.entry.plain_len {
+                0 => buffer.extend_from_slice(body),
+                len => codec.decode(body, len, buffer).map_err(|undecodable| {
+                    let offset = self.bodies_at + u64::from(record.body_start);
+                    undecodable.at(&self.segment.path, offset)
+                })?,
+            }
+            row.body = start..buffer.len();
+        }
+        Ok(())
+    }
+
+    fn check_body(&self, record: &Located, body: &[u8]) -> Result<()> {
+        if Entry::sum_of(body) == record.entry.body_sum {
+            return Ok(());
+        }
+        let offset = self.bodies_at + u64::from(record.body_start);
+        Err(Error::corrupt(&self.segment.path, offset, "payload"))
     }
 
     /// The path of the span's segment, for errors.

@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::feed::frame_ref::Origin;
 use crate::feed::lives::Lives;
-use crate::feed::read::{Located, Span};
+use crate::feed::read::{Bodies, Located, Span};
 use crate::feed::state::{FeedState, Published};
 use crate::hash::Fingerprint;
 use crate::record::Action;
@@ -138,7 +138,7 @@ impl Since {
 
 fn earlier_lives(span: &Span, record: &Located) -> Result<Lives> {
     let (mut buffer, mut rows) = (Vec::new(), Vec::new());
-    span.load(&[*record], false, &mut buffer, &mut rows)?;
+    span.load(&[*record], Bodies::Skipped, &mut buffer, &mut rows)?;
     let row = rows.first();
     let bytes = row.and_then(|row| buffer.get(row.lives.clone()));
     let lives = bytes.and_then(|bytes| Lives::decode(record.entry.first_seen, bytes));

@@ -14,6 +14,7 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::catalog::{FeedChanges, FeedRow};
+use crate::compression::Codec;
 use crate::cursor::{Cursor, FeedId, StreamId};
 use crate::error::Result;
 use crate::feed::FeedKey;
@@ -39,6 +40,7 @@ pub(crate) struct FeedState {
     pub(crate) writer: Mutex<Writer>,
     pub(crate) index: RwLock<Resident>,
     pub(crate) published: RwLock<Published>,
+    pub(crate) codec: Codec,
     /// The newest commit of this feed that was handed to the operating system.
     written: AtomicU64,
     /// When the index was last used, in uses of any index; for eviction.
@@ -147,6 +149,7 @@ impl FeedState {
             epoch,
             writer: Mutex::new(writer),
             index: RwLock::default(),
+            codec: Codec::default(),
             purges: AtomicU32::new(published.marks.purges),
             written: AtomicU64::new(published.lsn.0),
             published: RwLock::new(published),

@@ -478,6 +478,7 @@ mod tests {
             payload_at_previous: false,
             pruned: false,
             reborn: false,
+            plain_len: 0,
             id_end: 0,
             body_end: 0,
             body_sum: 0,

@@ -357,11 +357,17 @@ pub(crate) struct Entry {
     /// Whether the record was deleted and added again: behind its id stand its earlier
     /// [lives](crate::feed::lives).
     pub(crate) reborn: bool,
+    /// Length of the payload before it was [compressed](crate::compression); 0 when it is stored as
+    /// it is. Below 2^24.
+    pub(crate) plain_len: u32,
     /// Where the record's id, and what stands behind it, ends among the frame's ids, and its payload among the payloads.
     pub(crate) id_end: u32,
     pub(crate) body_end: u32,
     pub(crate) body_sum: u32,
 }
+
+/// In the year 4253.
+const FIRST_SEEN_MAX: u64 = (1 << 56) - 1;
 
 const FLAG_JSON: u8 = 4;
 const FLAG_PAYLOAD_AT_PREVIOUS: u8 = 8;
@@ -387,10 +393,13 @@ impl Entry {
         let mut bytes = [0; ENTRY_LEN];
         bytes[..12].copy_from_slice(&self.key.to_bytes());
         bytes[12..24].copy_from_slice(&self.content.to_bytes());
-        bytes[24..32].copy_from_slice(&self.first_seen.to_le_bytes());
-        bytes[32..40].copy_from_slice(&self.previous.to_le_bytes());
-        bytes[38] = flags;
-        bytes[40..44].copy_from_slice(&self.id_end.to_le_bytes());
+        let first_seen = self.first_seen.min(FIRST_SEEN_MAX);
+        bytes[24..31].copy_from_slice(&first_seen.to_le_bytes()[..7]);
+        bytes[31] = flags;
+        bytes[32..38].copy_from_slice(&self.previous.to_le_bytes()[..6]);
+        // Lossless: frames have fewer bytes of ids, and only shorter payloads are compressed.
+        bytes[38..41].copy_from_slice(&self.id_end.to_le_bytes()[..3]);
+        bytes[41..44].copy_from_slice(&self.plain_len.to_le_bytes()[..3]);
         bytes[44..48].copy_from_slice(&self.body_end.to_le_bytes());
         bytes[48..52].copy_from_slice(&self.body_sum.to_le_bytes());
         let sum = checksum(position, &[&bytes[..ENTRY_LEN - 4], id]);
@@ -403,11 +412,16 @@ impl Entry {
         let mut fields = Decoder::new(bytes);
         let key = Fingerprint::from_bytes(fields.array()?);
         let content = Fingerprint::from_bytes(fields.array()?);
-        let first_seen = fields.u64()?;
+        let mut first_seen = [0; 8];
+        first_seen[..7].copy_from_slice(&fields.array::<7>()?);
+        let flags = fields.u8()?;
         let mut previous = [0; 8];
         previous[..6].copy_from_slice(&fields.array::<6>()?);
-        let flags = fields.u8()?;
-        fields.u8()?;
+        let mut three_bytes = || {
+            let [low, middle, high] = fields.array::<3>()?;
+            Some(u32::from_le_bytes([low, middle, high, 0]))
+        };
+        let (id_end, plain_len) = (three_bytes()?, three_bytes()?);
         let action = match flags & 3 {
             0 => Action::Added,
             1 => Action::Updated,
@@ -417,14 +431,15 @@ impl Entry {
         Some(Self {
             key,
             content,
-            first_seen,
+            first_seen: u64::from_le_bytes(first_seen),
             previous: u64::from_le_bytes(previous),
             action,
             json: flags & FLAG_JSON != 0,
             payload_at_previous: flags & FLAG_PAYLOAD_AT_PREVIOUS != 0,
             pruned: flags & FLAG_PRUNED != 0,
             reborn: flags & FLAG_REBORN != 0,
-            id_end: fields.u32()?,
+            plain_len,
+            id_end,
             body_end: fields.u32()?,
             body_sum: fields.u32()?,
         })
@@ -438,7 +453,15 @@ impl Entry {
         }
     }
 
-    /// The checksum of a payload, as entries carry it.
+    /// Length of the payload as it was saved, of which `stored` bytes are stored.
+    pub(crate) fn payload_len(&self, stored: u32) -> u32 {
+        match self.plain_len {
+            0 => stored,
+            plain => plain,
+        }
+    }
+
+    /// The checksum of a stored payload, as entries carry it.
     pub(crate) fn sum_of(body: &[u8]) -> u32 {
         checksum(0, &[body])
     }
@@ -503,6 +526,30 @@ mod tests {
         bytes[8] = 1;
         bytes[60] ^= 1;
         assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Damaged));
+    }
+
+    #[test]
+    fn entries_round_trip() {
+        let fingerprint = |byte| Fingerprint::from_bytes([byte; 12]);
+        let entry = Entry {
+            key: fingerprint(1),
+            content: fingerprint(2),
+            first_seen: FIRST_SEEN_MAX,
+            previous: POSITION_MAX,
+            action: Action::Updated,
+            json: true,
+            payload_at_previous: false,
+            pruned: false,
+            reborn: true,
+            plain_len: (1 << 24) - 2,
+            id_end: (1 << 24) - 3,
+            body_end: u32::MAX - 4,
+            body_sum: 0xdead_beef,
+        };
+        let bytes = entry.encode(7, b"id");
+        assert_eq!(Entry::decode(&bytes), Some(entry));
+        assert!(Entry::is_intact(&bytes, 7, b"id"));
+        assert!(!Entry::is_intact(&bytes, 8, b"id") && !Entry::is_intact(&bytes, 7, b"di"));
     }
 
     proptest! {

@@ -17,6 +17,8 @@ use crate::publish::Place;
 
 /// A frame takes no further record once its payloads have this many bytes.
 const FRAME_BODIES_SOFT_MAX: usize = 4 << 20;
+/// Nor once its ids have this many: an entry has three bytes for where its id ends.
+const FRAME_IDS_SOFT_MAX: usize = 8 << 20;
 /// And never more records than this.
 pub(crate) const FRAME_RECORDS_MAX: usize = 1 << 16;
 
@@ -171,7 +173,9 @@ impl Frame {
 
     /// Whether the frame should take no more records.
     pub(crate) fn is_full(&self) -> bool {
-        self.content.bodies.len() >= FRAME_BODIES_SOFT_MAX || self.count() >= FRAME_RECORDS_MAX
+        self.content.bodies.len() >= FRAME_BODIES_SOFT_MAX
+            || self.content.ids.len() >= FRAME_IDS_SOFT_MAX
+            || self.count() >= FRAME_RECORDS_MAX
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -179,7 +183,7 @@ impl Frame {
     }
 
     /// Appends a record; `entry`'s end offsets and payload checksum are filled in here. `lives` is
-    /// what stands behind the id of a reborn record.
+    /// what stands behind the id of a reborn record, `body` its payload as it is to be stored.
     pub(crate) fn push(&mut self, entry: Entry, id: &[u8], lives: &[u8], body: &[u8]) {
         let position = self.header.first + self.count() as u64;
         self.push_at(position, entry, id, lives, body);
@@ -190,7 +194,7 @@ impl Frame {
         self.content.ids.extend_from_slice(id);
         self.content.ids.extend_from_slice(lives);
         self.content.bodies.extend_from_slice(body);
-        // Lossless: `is_full` keeps the bodies below 4 MiB plus one payload, ids below 16 MiB.
+        // Lossless: `is_full` keeps the bodies below 4 MiB plus one payload, ids below 9 MiB.
         entry.id_end = self.content.ids.len() as u32;
         entry.body_end = self.content.bodies.len() as u32;
         entry.body_sum = Entry::sum_of(body);

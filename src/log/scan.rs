@@ -268,6 +268,14 @@ pub(crate) fn content_is_intact(frame: &Scanned) -> Result<bool> {
 
 /// The offset of the first record of a frame that is not as it was written.
 pub(crate) fn damage_in(frame: &Scanned) -> Result<Option<u64>> {
+    damage_or(frame, |_, _| false)
+}
+
+/// The same, or of the first record whose intact entry and stored payload are `wrong`.
+pub(crate) fn damage_or(
+    frame: &Scanned,
+    mut wrong: impl FnMut(&Entry, &[u8]) -> bool,
+) -> Result<Option<u64>> {
     let header = &frame.header;
     if !header.kind.has_records() {
         return Ok(None);
@@ -287,7 +295,7 @@ pub(crate) fn damage_in(frame: &Scanned) -> Result<Option<u64>> {
             (id_start, body_start) = (entry.id_end as usize, entry.body_end as usize);
             let sound =
                 Entry::is_intact(raw, position, id) && Entry::sum_of(body) == entry.body_sum;
-            sound.then_some(())
+            (sound && !wrong(&entry, body)).then_some(())
         });
         if intact.is_none() {
             let payloads = frame.offset + (FRAME_HEADER_LEN + columns_len + ids.len()) as u64;

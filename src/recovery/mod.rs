@@ -142,6 +142,7 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
         adopt(&engine, feed);
     }
     replay(&engine, &frames, packed.state_lsn)?;
+    engine.restore_codecs();
     if derived && !fresh {
         engine.save_catalog(false)?;
     }
@@ -231,10 +232,12 @@ fn remove_stray_runs(storage: &dyn Storage, path: &Path, shelf: &mut Shelf) -> R
     Ok(())
 }
 
-/// Takes over a feed as a pack has it, unless its epoch is over.
+/// Takes over a feed as a pack has it, unless its epoch is over. One that was being filled may take
+/// the other's place further on in the log.
 fn adopt(engine: &Engine, (stream, published): (StreamId, Published)) {
     let registration = engine.registration(stream.feed);
-    let current = registration.filter(|known| known.epoch == stream.epoch);
+    let counts = |known: &Registration| [known.epoch, known.newest_epoch].contains(&stream.epoch);
+    let current = registration.filter(counts);
     let Some(Registration { key, options, .. }) = current else {
         return;
     };

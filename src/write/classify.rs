@@ -241,6 +241,8 @@ impl FeedTurn<'_> {
             bytes(|input| input.id.len()),
             bytes(|input| input.body.len()),
         );
+        let compression = self.engine.options.compression;
+        let mut scratch = Vec::new();
         let mut frame: Option<Frame> = None;
         for change in changes {
             outcomes[change.index] = change.outcome;
@@ -284,7 +286,11 @@ impl FeedTurn<'_> {
             let lives = lives.get(&change.index);
             entry.reborn = lives.is_some();
             let lives = lives.map_or_else(Vec::new, |lives| lives.encode(entry.first_seen));
-            target.push(entry, input.id.as_bytes(), &lives, body);
+            let stored = self.feed.codec.encode(compression, body, &mut scratch);
+            if stored.is_some() {
+                entry.plain_len = body.len() as u32;
+            }
+            target.push(entry, input.id.as_bytes(), &lives, stored.unwrap_or(body));
             self.totals.count(change.outcome);
             let put = IndexEntry::new(&entry, self.next, body.len() as u32);
             self.next += 1;
@@ -412,6 +418,7 @@ fn log_entry(
         payload_at_previous: deleted,
         pruned: false,
         reborn: false,
+        plain_len: 0,
         id_end: 0,
         body_end: 0,
         body_sum: 0,

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::feed::lives::Lives;
-use crate::feed::read::{Row, Span};
+use crate::feed::read::{Bodies, Row, Span};
 use crate::log::commit::Stage;
 use crate::write::turn::FeedTurn;
 
@@ -62,7 +62,15 @@ impl FeedTurn<'_> {
             for position in &positions {
                 if let Some((entry, id, body)) = frame.record_at(*position) {
                     let behind = Lives::behind(&entry, id);
-                    stored.insert(*position, entry.first_seen, behind, body);
+                    match entry.plain_len {
+                        0 => stored.insert(*position, entry.first_seen, behind, body),
+                        len => {
+                            let mut plain = Vec::new();
+                            let decoded = self.feed.codec.decode(body, len, &mut plain);
+                            decoded.map_err(|error| error.at(&self.engine.path, 0))?;
+                            stored.insert(*position, entry.first_seen, behind, &plain);
+                        }
+                    }
                 }
             }
         }
@@ -88,6 +96,10 @@ impl FeedTurn<'_> {
         for span in spans {
             located.clear();
             span.locate(&mut located)?;
+            let bodies = match bodies {
+                true => Bodies::Plain(&self.feed.codec),
+                false => Bodies::Skipped,
+            };
             span.load(&located, bodies, &mut stored.buffer, &mut rows)?;
         }
         let rows = rows.into_iter().map(|row: Row| {

@@ -1,9 +1,10 @@
 //! One commit under construction: the write turns of its feeds, the state it changes, and how it
 //! gets into the queue as a whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::compression;
 use crate::cursor::StreamId;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -53,6 +54,20 @@ pub(crate) struct Transaction<'a> {
 /// # Errors
 /// What `body` or the log refuses with; nothing was changed then.
 pub(crate) fn transact<T>(
+    engine: &Engine,
+    slots: &[&Arc<FeedSlot>],
+    author: Author,
+    body: impl FnMut(&mut Transaction<'_>) -> Result<T, Stop>,
+) -> Result<T> {
+    let value = transact_only(engine, slots, author, body)?;
+    for slot in slots {
+        compression::after_commit(engine, slot);
+    }
+    Ok(value)
+}
+
+/// [`transact`], without what a commit may bring about.
+pub(crate) fn transact_only<T>(
     engine: &Engine,
     slots: &[&Arc<FeedSlot>],
     author: Author,
@@ -183,6 +198,19 @@ impl<'a> Transaction<'a> {
 
     /// Lets a feed go on in another epoch from this commit on.
     pub(crate) fn swap(&mut self, slot: &Arc<FeedSlot>, state: Arc<FeedState>) {
+        // Dictionaries hold pieces of the records that go, also one that is only in the queue yet.
+        let dictionaries = self
+            .engine
+            .state
+            .with_prefix(&StateKey::dictionaries(slot.id));
+        let mut over: BTreeSet<StateKey> = dictionaries.into_iter().map(|(key, _)| key).collect();
+        over.insert(StateKey::dictionary(slot.current().stream()));
+        over.remove(&StateKey::dictionary(state.stream()));
+        for key in over {
+            if self.state(&key).is_some() {
+                self.remove(key);
+            }
+        }
         self.swaps.push((slot.clone(), state));
     }
 

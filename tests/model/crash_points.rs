@@ -278,6 +278,16 @@ fn stage(at: &Hands<'_>, ids: std::ops::Range<u32>, v: u32) -> highwater::Result
     staged.batch_save(&records).map(drop)
 }
 
+/// How the store is opened.
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    Durable,
+    Relaxed,
+    /// Durable, and payloads are compressed.
+    #[cfg(feature = "zstd")]
+    Compressing,
+}
+
 struct Play {
     script: Script,
     disk: MemoryStorage,
@@ -289,16 +299,17 @@ struct Play {
 }
 
 impl Play {
-    fn new(script: Script, disk: MemoryStorage, relaxed: bool) -> Self {
+    fn new(script: Script, disk: MemoryStorage, mode: Mode) -> Self {
         let options = Options::new()
             .background(false)
             .secret([9; 32])
             .segment_size(4096)
             .clock(Arc::new(ManualClock::new(1_700_000_000_000_000)));
-        let options = if relaxed {
-            options.durability(Driver::relaxed())
-        } else {
-            options
+        let options = match mode {
+            Mode::Durable => options,
+            Mode::Relaxed => options.durability(Driver::relaxed()),
+            #[cfg(feature = "zstd")]
+            Mode::Compressing => crate::histories::compressing(options),
         };
         Self {
             script,
@@ -357,15 +368,15 @@ fn rehearse(script: Script) -> Vec<View> {
         consumers: FEEDS.map(|feed| (feed, None)).into(),
         ..View::default()
     }];
-    let mut run = Play::new(script, MemoryStorage::new(), false);
+    let mut run = Play::new(script, MemoryStorage::new(), Mode::Durable);
     let (disk, options) = (run.disk.clone(), run.options.clone());
     run.play(|store| views.push(view(store, &disk, &options)))
         .unwrap();
     views
 }
 
-fn operations(script: Script, relaxed: bool) -> u64 {
-    let mut run = Play::new(script, MemoryStorage::new(), relaxed);
+fn operations(script: Script, mode: Mode) -> u64 {
+    let mut run = Play::new(script, MemoryStorage::new(), mode);
     run.play(|_| ()).unwrap();
     run.disk.operations()
 }
@@ -492,12 +503,12 @@ fn images(disk: &MemoryStorage, seed: u64) -> Vec<Survivors> {
     images
 }
 
-fn enumerate(script: Script, relaxed: bool) {
+fn enumerate(script: Script, mode: Mode) {
     let views = rehearse(script);
-    let operations = operations(script, relaxed);
+    let operations = operations(script, mode);
     let (mut checked, mut nested) = (0, 0);
     for at in 0..operations {
-        let mut run = Play::new(script, MemoryStorage::new(), relaxed);
+        let mut run = Play::new(script, MemoryStorage::new(), mode);
         run.disk.stop_at(at);
         let outcome = run.play(|_| ());
         assert!(
@@ -505,7 +516,11 @@ fn enumerate(script: Script, relaxed: bool) {
             "operation {at} was not reached"
         );
         // In relaxed mode an acknowledged commit may be lost, but only from the end.
-        let durable = if relaxed { 0 } else { run.acknowledged };
+        let durable = if mode == Mode::Relaxed {
+            0
+        } else {
+            run.acknowledged
+        };
         for survivors in images(&run.disk, at * 1000) {
             let least = if survivors == Survivors::All {
                 run.acknowledged
@@ -565,30 +580,44 @@ fn crash_in_recovery(disk: &MemoryStorage, options: &Options, views: &[View], cr
 
 #[test]
 fn a_crash_at_any_operation_loses_nothing_that_was_acknowledged() {
-    enumerate(writing, false);
+    enumerate(writing, Mode::Durable);
 }
 
 #[test]
 fn a_crash_at_any_operation_in_relaxed_mode_leaves_a_prefix() {
-    enumerate(writing, true);
+    enumerate(writing, Mode::Relaxed);
 }
 
 #[test]
 fn a_crash_at_any_operation_of_a_sync_leaves_windows_and_reports_right() {
-    enumerate(syncing, false);
+    enumerate(syncing, Mode::Durable);
 }
 
 #[test]
 fn a_crash_at_any_operation_of_a_sync_in_relaxed_mode_leaves_a_prefix() {
-    enumerate(syncing, true);
+    enumerate(syncing, Mode::Relaxed);
 }
 
 #[test]
 fn a_crash_at_any_operation_of_letting_go_leaves_it_done_or_not_at_all() {
-    enumerate(letting_go, false);
+    enumerate(letting_go, Mode::Durable);
 }
 
 #[test]
 fn a_crash_at_any_operation_of_letting_go_in_relaxed_mode_leaves_a_prefix() {
-    enumerate(letting_go, true);
+    enumerate(letting_go, Mode::Relaxed);
+}
+
+/// A store that compresses shows what one that does not would, also when it crashes while it
+/// learns.
+#[cfg(feature = "zstd")]
+#[test]
+fn a_crash_at_any_operation_while_payloads_are_compressed_loses_nothing() {
+    enumerate(writing, Mode::Compressing);
+}
+
+#[cfg(feature = "zstd")]
+#[test]
+fn a_crash_at_any_operation_of_replacing_what_is_compressed_loses_nothing() {
+    enumerate(letting_go, Mode::Compressing);
 }

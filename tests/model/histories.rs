@@ -212,6 +212,27 @@ fn cramped() -> Options {
     options.eager_compaction(true).index_limits_of(400, 200)
 }
 
+/// Found by the histories: what compaction packed of an epoch that was being filled was passed over
+/// by a rebuild, also when the epoch took the other's place after that.
+#[test]
+fn a_staged_epoch_that_was_compacted_survives_its_swap_and_a_rebuild() {
+    let save = |round: u8| {
+        let records = (0..12).map(|n| (format!("r{n}"), round % 4, 0));
+        Write::SaveJson(records.collect())
+    };
+    let mut steps = vec![Step::Stage(0), Step::WriteStaged(save(0))];
+    steps.extend((0..12).map(|round| Step::Commit(vec![(1, save(round))], None)));
+    steps.extend([Step::Compact, Step::EndStaged(true), Step::Rebuild]);
+    run(cramped(), steps);
+}
+
+/// Payloads are compressed from the first few records of each feed on.
+#[cfg(feature = "zstd")]
+pub fn compressing(options: Options) -> Options {
+    let zstd = highwater::Compression::Zstd { level: 1 };
+    options.compression(zstd).dictionaries_from(7, 100)
+}
+
 /// 300 histories each, or as many as `PROPTEST_CASES` says.
 fn config() -> ProptestConfig {
     let given = std::env::var("PROPTEST_CASES")
@@ -246,5 +267,20 @@ proptest! {
     #[test]
     fn relaxed_histories_in_small_segments_agree(steps in prop::collection::vec(step(), 1..60)) {
         run(cramped().durability(Driver::relaxed()), steps);
+    }
+}
+
+#[cfg(feature = "zstd")]
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn compressing_histories_agree_with_the_model(steps in prop::collection::vec(step(), 1..60)) {
+        run(compressing(Options::new()), steps);
+    }
+
+    #[test]
+    fn compressing_histories_in_small_segments_agree(steps in prop::collection::vec(step(), 1..60)) {
+        run(compressing(cramped()).durability(Driver::relaxed()), steps);
     }
 }
