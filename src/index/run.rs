@@ -448,7 +448,8 @@ impl Drop for RunWriter<'_> {
     }
 }
 
-#[cfg(all(test, feature = "simulate"))]
+#[cfg(test)]
+#[cfg(feature = "simulate")]
 mod tests {
     use super::*;
     use crate::hash::Hasher;
