@@ -55,6 +55,8 @@ pub(crate) struct Engine {
     pub(crate) compactor: Mutex<Compactor>,
     /// Which runs the indexes of large feeds have, and where these are.
     pub(crate) shelf: Mutex<Shelf>,
+    /// Held while runs are merged.
+    pub(crate) merging: Mutex<()>,
     pub(crate) index_dir: PathBuf,
     closed: AtomicBool,
     /// Bytes of log when the catalog was last saved.
@@ -93,6 +95,7 @@ impl Engine {
         Self {
             index_dir: parts.path.join(INDEX_DIR),
             shelf: Mutex::new(parts.shelf),
+            merging: Mutex::default(),
             path: parts.path,
             budget: Budget::new(parts.options.index_budget),
             options: parts.options,

@@ -1,5 +1,6 @@
 //! Bringing indexes into memory, and out of it when they outgrow their share of the budget.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::cursor::StreamId;
@@ -16,10 +17,10 @@ use crate::log::Lsn;
 use crate::log::segment::Segment;
 use crate::options::FeedOptions;
 
-/// So many runs of about one size are merged into one: each entry is written about once for each
-/// time the feed grows by this factor, and a look-up asks a few filters.
+/// So many runs of about one size are merged into one, or up to twice as many: each entry is written
+/// about once for each time the feed grows by this factor, and a look-up asks a few filters.
 const MERGED: usize = 4;
-/// With more runs than this a writer merges before it goes on.
+/// With more runs than this a writer waits until some are merged.
 const RUNS_MAX: usize = 24;
 
 /// How much of the memory budget one feed may use, in bytes of entries.
@@ -47,14 +48,22 @@ impl Limits {
         (run.count() / full).max(1).ilog(MERGED as u64)
     }
 
-    /// How many of the newest runs should be merged; `all` says to leave only one.
-    fn crowded(self, runs: &[Arc<Run>], all: bool) -> usize {
-        if all {
-            return runs.len();
+    /// Which runs should be merged next, if any: neighbours of one size, the small ones first. `all`
+    /// says to leave only one run.
+    fn crowded(self, runs: &[Arc<Run>], all: bool) -> Range<usize> {
+        let sizes: Vec<u32> = runs.iter().map(|run| self.level(run)).collect();
+        let mut end = sizes.len();
+        for group in sizes.chunk_by(|one, next| one == next).rev() {
+            let start = end - group.len();
+            if group.len() >= MERGED {
+                return start..end.min(start + 2 * MERGED);
+            }
+            end = start;
         }
-        let newest = runs.last().map_or(0, |run| self.level(run));
-        let small = runs.iter().rev();
-        small.take_while(|run| self.level(run) <= newest).count()
+        match all && sizes.len() > 1 {
+            true => sizes.len().saturating_sub(2 * MERGED)..sizes.len(),
+            false => 0..0,
+        }
     }
 }
 
@@ -169,10 +178,10 @@ impl Engine {
                 runs.push(self.write_run(name(info.id), count, all)?);
                 self.shelf.lock().add(stream, info);
                 entries.clear();
-                while let Some((ids, merged)) = self.merge_crowded(stream, &runs, false)? {
+                while let Some((place, merged)) = self.merge_crowded(stream, &runs, false)? {
+                    let ids: Vec<u64> = runs[place.clone()].iter().map(|run| run.id()).collect();
                     self.shelf.lock().replace(stream, &ids, merged.id());
-                    runs.truncate(runs.len() - ids.len());
-                    runs.push(merged);
+                    runs.splice(place, [merged]);
                 }
             }
         }
@@ -243,28 +252,30 @@ impl Engine {
         let mut runs = index.runs().to_vec();
         drop(resident);
         runs.push(run);
-        let crowded = runs.len() > RUNS_MAX || !self.options.background;
+        let wait = runs.len() > RUNS_MAX || !self.options.background;
         let mut resident = feed.index.write();
         self.shelf.lock().add(stream, info);
         resident.index = Some(Index::paged(runs, &[]));
         self.budget.resize(feed, resident.memory());
         drop(resident);
-        if crowded {
-            while self.tidy_index(feed, false)? {}
-        }
+        // Mostly somebody else is at it already; then this only waits.
+        while wait && self.tidy_index(feed, false)? {}
         Ok(())
     }
 
     /// Merges runs of the feed if there are many of one size, or `all` of them; false when there is
-    /// nothing to do. Takes no lock while it works.
+    /// nothing to do. Takes no lock of the feed while it works.
     pub(crate) fn tidy_index(&self, feed: &Arc<FeedState>, all: bool) -> Result<bool> {
+        // One at a time, so that nothing is merged twice.
+        let _merging = self.merging.lock();
         let runs = match &feed.index.read().index {
             Some(index) => index.runs().to_vec(),
             None => return Ok(false),
         };
-        let Some((ids, merged)) = self.merge_crowded(feed.stream(), &runs, all)? else {
+        let Some((place, merged)) = self.merge_crowded(feed.stream(), &runs, all)? else {
             return Ok(false);
         };
+        let ids: Vec<u64> = runs[place].iter().map(|run| run.id()).collect();
         let mut resident = feed.index.write();
         if !self.shelf.lock().replace(feed.stream(), &ids, merged.id()) {
             // The feed has let go of them meanwhile.
@@ -294,24 +305,24 @@ impl Engine {
         Ok(())
     }
 
-    /// Merges the newest runs, if there are enough of them: their ids and the merged run.
+    /// Merges some of the runs, if there are too many: which ones, and the merged run.
     fn merge_crowded(
         &self,
         stream: StreamId,
         runs: &[Arc<Run>],
         all: bool,
-    ) -> Result<Option<(Vec<u64>, Arc<Run>)>> {
-        let crowded = self.options.index_limits().crowded(runs, all);
-        if crowded < if all { 2 } else { MERGED } {
+    ) -> Result<Option<(Range<usize>, Arc<Run>)>> {
+        let place = self.options.index_limits().crowded(runs, all);
+        let group = &runs[place.clone()];
+        if group.is_empty() {
             return Ok(None);
         }
-        let group = &runs[runs.len() - crowded..];
         let count = group.iter().map(|run| run.count()).sum();
         let mut merge = Merge::of(group)?;
         let entries = std::iter::from_fn(|| merge.next().transpose());
         let name = self.run_name(stream, self.shelf.lock().new_id());
         let merged = self.write_run(name, count, entries)?;
-        Ok(Some((group.iter().map(|run| run.id()).collect(), merged)))
+        Ok(Some((place, merged)))
     }
 }
 
