@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::compaction::compact;
+use crate::compaction::compact_if_idle;
 use crate::engine::Engine;
 use crate::options::Durability;
 use crate::retention::maintain::maintain;
@@ -99,7 +99,7 @@ fn clean_up(engine: &Engine, compacted_at: &mut u64) {
     let log: u64 = engine.log.segments().iter().map(len).sum();
     if grown >= log / GROWTH_PART {
         *compacted_at = appended;
-        let _ = compact(engine);
+        let _ = compact_if_idle(engine);
     }
 }
 

@@ -18,8 +18,8 @@ const NEEDED_MAX: f64 = 0.85;
 /// ends with a look at whole feeds, which must not cost more than the copying.
 const ROUND_PART: u64 = 16;
 
-/// See the module. The segment that is being written to, and whatever the catalog does not cover
-/// yet, is not part of it.
+/// See the module. The segment that is being written to, whatever the catalog does not cover yet,
+/// and what is damaged, is not part of it.
 pub(crate) struct Usage {
     files: Vec<File>,
     segment_size: u64,
@@ -35,11 +35,12 @@ struct File {
 }
 
 impl Usage {
-    pub(crate) fn of(engine: &Engine) -> Result<Self> {
+    pub(crate) fn of(engine: &Engine, damaged: &BTreeSet<SegmentId>) -> Result<Self> {
         let needed = needed(engine)?;
         let covered = engine.catalog.lock().root.position().segment;
         let mut segments = engine.log.segments();
         segments.retain(|segment| segment.id().is_pack() || segment.id() < covered);
+        segments.retain(|segment| !damaged.contains(&segment.id()));
         segments.sort_by_key(|segment| segment.header.first_lsn);
         let count = segments.len();
         let file = |(at, segment): (usize, Arc<Segment>)| {
@@ -65,7 +66,7 @@ impl Usage {
     /// What is freed is weighed against what is copied, and by age, because what is old is likely
     /// to stay: the cost-benefit policy of the log-structured file system (Rosenblum and Ousterhout,
     /// 1991).
-    pub(crate) fn victims(mut self, damaged: &BTreeSet<SegmentId>) -> Vec<Arc<Segment>> {
+    pub(crate) fn victims(mut self) -> Vec<Arc<Segment>> {
         if self.eager {
             return self.files.into_iter().map(|file| file.segment).collect();
         }
@@ -75,8 +76,6 @@ impl Usage {
         if !over(len, EXCESS_MAX) || len - needed < self.segment_size / 2 {
             return Vec::new();
         }
-        self.files
-            .retain(|file| !damaged.contains(&file.segment.id()));
         self.files.sort_by(|a, b| b.score().total_cmp(&a.score()));
         let most = self.segment_size.max(needed / ROUND_PART);
         let (mut victims, mut copied) = (Vec::new(), 0);

@@ -214,10 +214,14 @@ impl Log {
 
     /// Removes a file that no directory names. Who still reads from it goes on doing so.
     pub(crate) fn remove(&self, segment: &Segment) -> Result<()> {
+        match self.storage.remove(&segment.path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("remove", &segment.path, error));
+            }
+            _ => {}
+        }
         self.segments.write().remove(&segment.id());
-        self.storage
-            .remove(&segment.path)
-            .map_err(|error| Error::io("remove", &segment.path, error))
+        Ok(())
     }
 
     pub(crate) fn storage(&self) -> &dyn Storage {
