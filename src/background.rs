@@ -18,6 +18,8 @@ use crate::retention::maintain::maintain;
 const IDLE_INTERVAL: Duration = Duration::from_millis(200);
 /// Compaction looks at all feeds, so it looks only when the log has grown by this part.
 const GROWTH_PART: u64 = 16;
+/// The size of segments until compaction has looked at the store.
+const SEGMENT_FIRST: u64 = 4 << 20;
 
 /// The running threads; dropping it stops and joins them.
 #[derive(Debug)]
@@ -54,6 +56,9 @@ impl Background {
         background.spawn("highwater", interval, stopped.clone(), keep_up)?;
         if engine.options.compaction {
             let engine = engine.clone();
+            // Until it is known how much is needed: what is dead in the open segment stays.
+            let least = engine.options.segment_size.min(SEGMENT_FIRST);
+            engine.log.set_segment_size(least);
             let mut compacted_at = 0;
             let clean_up = move || clean_up(&engine, &mut compacted_at);
             background.spawn("highwater-compact", IDLE_INTERVAL, stopped, clean_up)?;
@@ -92,7 +97,7 @@ fn keep_up(engine: &Engine) {
 fn clean_up(engine: &Engine, compacted_at: &mut u64) {
     let appended = engine.log.appended_bytes();
     let grown = appended - *compacted_at;
-    if grown < engine.options.segment_size {
+    if grown < engine.log.segment_size() {
         return;
     }
     let len = |segment: &Arc<crate::log::segment::Segment>| segment.len().unwrap_or(0);

@@ -591,3 +591,176 @@ proptest! {
         }
     }
 }
+
+/// A store in which there is something to compact, with the pack of an earlier compaction.
+fn worth_it(disk: &MemoryStorage) -> Store {
+    let store = eager(disk).open(STORE).unwrap();
+    let contacts = feed(&store, "contact");
+    for at in 0..8 {
+        save(
+            &contacts,
+            [at % 5, 10 + at],
+            900,
+            char::from(b'a' + at as u8),
+        );
+    }
+    let _ = contacts.batch_delete(&["1", "12"]).unwrap();
+    let _ = store.compact().unwrap();
+    for at in 0..8 {
+        save(
+            &contacts,
+            [at % 3, 20 + at],
+            900,
+            char::from(b'm' + at as u8),
+        );
+    }
+    store.checkpoint_catalog().unwrap();
+    store
+}
+
+/// Compacts with a fault armed: nothing is lost, the store goes on, and a later compaction works.
+/// Whether the fault struck.
+fn struck(fault: Fault, is_right: impl Fn(&Error) -> bool) -> bool {
+    let disk = MemoryStorage::new();
+    let store = worth_it(&disk);
+    let expected = view(&store);
+    disk.fail(fault);
+    let compacted = store.compact();
+    if let Err(error) = &compacted {
+        assert!(is_right(error), "{fault:?}: {error:?}");
+    }
+    let temporary = files(&disk, ".tmp");
+    assert_eq!(temporary, Vec::<PathBuf>::new(), "{fault:?}");
+    disk.heal();
+    assert_eq!(view(&store), expected, "{fault:?}");
+    assert!(store.verify(|_, _| {}).unwrap().is_clean(), "{fault:?}");
+    for rebuild in [false, true] {
+        let image = disk.crash(Survivors::Synced);
+        let store = match rebuild {
+            false => options(&image).open(STORE).unwrap(),
+            true => options(&image).rebuild(STORE).unwrap(),
+        };
+        assert_eq!(view(&store), expected, "{fault:?}, rebuilt: {rebuild}");
+        store.close().unwrap();
+    }
+    // Writing goes on, and the next compaction gives the space back.
+    save(&feed(&store, "contact"), [1, 40], 900, 'z');
+    let _ = store.compact().unwrap();
+    assert!(files(&disk, ".pack").len() == 1, "{fault:?}");
+    shows_the_same(&store, &disk);
+    compacted.is_err()
+}
+
+#[test]
+fn a_failed_write_or_sync_costs_the_compaction_and_nothing_else() {
+    let catalog_or_io = |error: &Error| matches!(error, Error::Io { .. } | Error::Catalog { .. });
+    let count = |fault: &dyn Fn(u64) -> Fault| {
+        let hits = (0..).take_while(|after| struck(fault(*after), catalog_or_io));
+        hits.count()
+    };
+    assert!(count(&|after| Fault::Write { after }) > 5);
+    assert!(count(&|after| Fault::SyncDir { after }) > 0);
+    assert!(count(&|after| Fault::Read { after }) > 10);
+    for dropped in [false, true] {
+        assert!(count(&|after| Fault::Sync { after, dropped }) > 1);
+    }
+}
+
+#[test]
+fn a_full_disk_costs_the_compaction_and_nothing_else() {
+    let full = |error: &Error| {
+        matches!(
+            error,
+            Error::DiskFull { .. } | Error::Io { .. } | Error::Catalog { .. }
+        )
+    };
+    let mut refused = 0;
+    for bytes in (0..60_000).step_by(997) {
+        refused += u64::from(struck(Fault::Full { bytes }, full));
+    }
+    assert!(refused > 10, "{refused}");
+}
+
+#[test]
+fn a_bit_that_flips_in_a_pack_is_told_with_its_place() {
+    let disk = MemoryStorage::new();
+    let store = worth_it(&disk);
+    let _ = store.compact().unwrap();
+    let expected = view(&store);
+    store.close().unwrap();
+    let pack = files(&disk, ".pack").remove(0);
+    let len = disk.open(&pack, OpenMode::Existing).unwrap().len().unwrap();
+    let mut told = 0;
+    for at in (0..len).step_by(3) {
+        for rebuild in [false, true] {
+            let image = disk.crash(Survivors::All);
+            damage(&image, &pack, at);
+            let opened = match rebuild {
+                false => options(&image).open(STORE),
+                true => options(&image).rebuild(STORE),
+            };
+            let names_it = |error: &Error| match error {
+                Error::Corrupt { path, .. } | Error::UnknownFormat { path, .. } => *path == pack,
+                _ => false,
+            };
+            let store = match opened {
+                Ok(store) => store,
+                Err(error) => {
+                    assert!(names_it(&error), "byte {at}: {error:?}");
+                    told += 1;
+                    continue;
+                }
+            };
+            let report = store.verify(|_, _| {}).unwrap();
+            assert!(
+                report.damage.iter().any(names_it),
+                "byte {at}: {:?}",
+                report.damage
+            );
+            // What is shown is right, or an error.
+            let contacts = feed(&store, "contact");
+            for record in contacts.records(None) {
+                match record {
+                    Ok(record) => assert!(expected["contact"].contains(&line(&record))),
+                    Err(error) => {
+                        assert!(names_it(&error), "byte {at}: {error:?}");
+                        break;
+                    }
+                }
+            }
+            // Nor does it spread: what is damaged is not copied as if it were whole.
+            if let Err(error) = store.compact() {
+                assert!(
+                    matches!(error, Error::Corrupt { .. }),
+                    "byte {at}: {error:?}"
+                );
+                assert!(files(&image, ".pack").contains(&pack));
+            }
+            told += 1;
+        }
+    }
+    assert_eq!(told, 2 * len.div_ceil(3));
+}
+
+#[test]
+fn a_feed_in_many_small_frames_is_put_together() {
+    let disk = MemoryStorage::new();
+    let store = options(&disk).segment_size(64 << 10).open(STORE).unwrap();
+    let contacts = feed(&store, "contact");
+    for at in 0..3000 {
+        save(&contacts, 10 * at..10 * at + 10, 20, 'a');
+    }
+    let before = (contacts.stats().unwrap(), view(&store));
+    let done = store.compact().unwrap();
+    assert!(done.removed > 1);
+    let after = (contacts.stats().unwrap(), view(&store));
+    assert_eq!(after.1, before.1);
+    assert!(after.0.frames * 2 < before.0.frames, "{:?}", after.0);
+    assert!(
+        after.0.directory_bytes < before.0.directory_bytes,
+        "{:?}",
+        after.0
+    );
+    assert_eq!(store.compact().unwrap().removed, 0, "it is done once");
+    shows_the_same(&store, &disk);
+}

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use crate::catalog::FeedChanges;
 use crate::compaction::survivors::Survivors;
-use crate::compaction::usage::Usage;
+use crate::compaction::usage::{Plan, Usage};
 use crate::cursor::StreamId;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -59,47 +59,72 @@ pub(crate) struct Compactor {
 /// Compacts until the log has little that is not needed. Damage keeps the files it is in from being
 /// replaced, and no others; it is reported when those are done.
 pub(crate) fn compact(engine: &Engine) -> Result<Compacted> {
-    run(engine, &mut engine.compactor.lock())
+    run(engine, &mut engine.compactor.lock(), false)
 }
 
-/// The same, unless somebody is at it, or at verifying, already.
+/// The same, unless somebody is at it, or at verifying, already; slowly, as long as there is not
+/// much to do.
 pub(crate) fn compact_if_idle(engine: &Engine) -> Result<Compacted> {
     match engine.compactor.try_lock() {
-        Some(mut compactor) => run(engine, &mut compactor),
+        Some(mut compactor) => run(engine, &mut compactor, true),
         None => Ok(Compacted::default()),
     }
 }
 
-fn run(engine: &Engine, compactor: &mut Compactor) -> Result<Compacted> {
+fn run(engine: &Engine, compactor: &mut Compactor, gently: bool) -> Result<Compacted> {
     let mut done = Compacted::default();
     let mut damage = None;
+    let mut is_saved = false;
+    // Set when there is no space left to gain.
+    let mut spent = false;
     loop {
         // Closing waits for this, so that nothing is written once the store is given up.
         let _packing = engine.packing.lock();
         engine.check_not_closed()?;
         // Usage is what the catalog says, and only what it covers may be replaced.
-        engine.save_catalog(false)?;
-        engine.remove_retired()?;
-        let victims = Usage::of(engine, &compactor.damaged)?.victims();
-        if victims.is_empty() {
+        // A round ends with that, and in relaxed durability it has everything synced.
+        if !std::mem::replace(&mut is_saved, true) {
+            engine.save_catalog(false)?;
+            engine.remove_retired()?;
+        }
+        let usage = Usage::of(engine, &compactor.damaged)?;
+        engine.log.set_segment_size(usage.step());
+        let plan = usage.plan(spent);
+        if plan.victims.is_empty() {
             return damage.map_or(Ok(done), Err);
         }
+        check_space(engine, &plan)?;
         let copied = Cell::new(None);
-        match round(engine, &victims, &copied) {
+        let pace = gently && !plan.urgent;
+        match round(engine, &plan.victims, &copied, pace) {
             Ok(round) => {
                 done.removed += round.removed;
                 done.removed_bytes += round.removed_bytes;
                 done.written_bytes += round.written_bytes;
-                if round.written_bytes >= round.removed_bytes {
-                    return damage.map_or(Ok(done), Err);
-                }
+                spent |= round.written_bytes >= round.removed_bytes && !plan.gathers;
             }
-            Err(error) if compactor.note(&victims, copied.get(), &error) => {
+            Err(error) if compactor.note(&plan.victims, copied.get(), &error) => {
                 damage = damage.or(Some(error));
             }
             Err(error) => return Err(error),
         }
     }
+}
+
+/// A pack takes space before it gives any back, so it is not begun when that may be all there is:
+/// writers need it more.
+fn check_space(engine: &Engine, plan: &Plan) -> Result<()> {
+    let dir = engine.log.dir();
+    let free = engine.log.storage().free_space(dir);
+    let Some(free) = free.map_err(|error| Error::io("measure", dir, error))? else {
+        return Ok(());
+    };
+    if free < 2 * plan.copied + engine.log.segment_size() {
+        return Err(Error::DiskFull {
+            path: dir.to_owned(),
+        });
+    }
+    Ok(())
 }
 
 impl Compactor {
@@ -171,6 +196,7 @@ fn round(
     engine: &Engine,
     victims: &[Arc<Segment>],
     copied: &Cell<Option<SegmentId>>,
+    pace: bool,
 ) -> Result<Compacted> {
     let mut survey = Survey::default();
     for victim in victims {
@@ -181,6 +207,7 @@ fn round(
     let log = &engine.log;
     let id = engine.manifest.lock().next_pack();
     let mut pack = PackWriter::create(log.storage(), log.dir(), log.identity(), id, survey.newest)?;
+    pack.set_pace(pace);
     let mut moved = Vec::new();
     let mut newest = Lsn(0);
     for stream in &survey.streams {

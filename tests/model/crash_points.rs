@@ -5,9 +5,10 @@
 //! and checkpoint agree, cursors are as they were, and consumers that stood anywhere converge. The
 //! same holds for crashes inside the recovery from a crash.
 //!
-//! There are three scripts: [`writing`] for records, checkpoints and the log's own life,
+//! There are four scripts: [`writing`] for records, checkpoints and the log's own life,
 //! [`syncing`] for runs, deletion windows and consumers, [`letting_go`] for pruning, removing and
-//! replacing.
+//! replacing, [`compacting`] for all of that while files are replaced. In the last one a third of
+//! the states of the disk are also opened without their catalog.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -119,6 +120,7 @@ impl Hands<'_> {
 enum Step {
     Commit(fn(&mut Hands<'_>) -> highwater::Result<()>),
     SaveCatalog,
+    Compact,
     Reopen,
     Rebuild,
 }
@@ -271,11 +273,87 @@ fn letting_go() -> Vec<Step> {
     ]
 }
 
+/// Compacts while a window is open, after pruning and deleting, while a replacement is filled, and
+/// packs that were written before; with writes in between, reopens and a rebuild.
+fn compacting() -> Vec<Step> {
+    use Step::{Commit, Compact, Rebuild, Reopen, SaveCatalog};
+    vec![
+        Commit(|at| save(at.store, "contact", 0..14, 0)),
+        Commit(|at| save(at.store, "company", 0..6, 0)),
+        Commit(|at| save(at.store, "contact", 4..12, 1)),
+        Commit(|at| at.feed("contact")?.batch_delete(&["3", "4", "5"]).map(drop)),
+        Commit(|at| at.feed("contact")?.consumer("app").map(drop)),
+        Commit(|at| at.begin(RunOptions::new())),
+        Commit(|at| at.run_feed("contact")?.track_deletes_start().map(drop)),
+        Commit(|at| run_page(at, 8..11, 1)),
+        Commit(|at| save(at.store, "company", 0..20, 1)),
+        Commit(|at| save(at.store, "company", 2..20, 2)),
+        Compact,
+        Commit(|at| run_page(at, 0..2, 2)),
+        Commit(|at| save(at.store, "contact", 4..5, 3)),
+        Commit(|at| {
+            let contacts = at.run_feed("contact")?;
+            contacts.track_deletes_end(&Sweep::new()).map(drop)
+        }),
+        Commit(|at| at.run.take().unwrap().succeed().map(drop)),
+        Commit(|at| save(at.store, "company", 0..18, 4)),
+        Commit(|at| at.feed("contact")?.prune(&Oldest::all().limit(4)).map(drop)),
+        Compact,
+        Reopen,
+        Commit(|at| {
+            *at.replacement = Some(at.feed("company")?.replace()?);
+            Ok(())
+        }),
+        Commit(|at| stage(at, 0..18, 5)),
+        Commit(|at| save(at.store, "contact", 5..15, 5)),
+        SaveCatalog,
+        Compact,
+        Commit(|at| at.replacement.take().unwrap().commit().map(drop)),
+        Commit(|at| at.feed("contact")?.purge(&Oldest::all().limit(2)).map(drop)),
+        Commit(|at| page(at.store, 1)),
+        Compact,
+        Rebuild,
+        Commit(|at| page(at.store, 2)),
+        Commit(|at| save(at.store, "contact", 0..20, 6)),
+        Compact,
+        Reopen,
+    ]
+}
+
 fn stage(at: &Hands<'_>, ids: std::ops::Range<u32>, v: u32) -> highwater::Result<()> {
     let record = |id| json!({"id": id, "v": v, "pad": "x".repeat(40)});
     let records: Vec<_> = ids.map(record).collect();
     let staged = at.replacement.as_ref().unwrap().feed();
     staged.batch_save(&records).map(drop)
+}
+
+/// How a script is played.
+#[derive(Clone, Copy)]
+struct Manner {
+    script: Script,
+    relaxed: bool,
+    /// Whether compaction replaces all that it may.
+    eager: bool,
+    /// Whether what is left is also opened without its catalog.
+    rebuilt: bool,
+}
+
+impl Manner {
+    fn of(script: Script, relaxed: bool) -> Self {
+        Self {
+            script,
+            relaxed,
+            eager: false,
+            rebuilt: false,
+        }
+    }
+}
+
+impl Manner {
+    /// Of so many crashes one is followed by crashes in the recovery from it.
+    fn nested(self) -> u64 {
+        if self.rebuilt { 15 } else { 5 }
+    }
 }
 
 struct Play {
@@ -286,11 +364,20 @@ struct Play {
     /// How many commits were acknowledged, and whether another one was under way at the end.
     acknowledged: usize,
     started: usize,
+    /// How many files were replaced.
+    compacted: u64,
 }
 
 impl Play {
-    fn new(script: Script, disk: MemoryStorage, relaxed: bool) -> Self {
+    fn new(manner: Manner, disk: MemoryStorage) -> Self {
+        let Manner {
+            script,
+            relaxed,
+            eager,
+            ..
+        } = manner;
         let options = Options::new()
+            .eager_compaction(eager)
             .background(false)
             .secret([9; 32])
             .segment_size(4096)
@@ -307,6 +394,7 @@ impl Play {
             store: None,
             acknowledged: 0,
             started: 0,
+            compacted: 0,
         }
     }
 
@@ -329,6 +417,9 @@ impl Play {
                     after_commit(store);
                 }
                 Step::SaveCatalog => store.checkpoint_catalog()?,
+                Step::Compact => {
+                    self.compacted += store.compact()?.removed;
+                }
                 Step::Reopen | Step::Rebuild => {
                     store.close()?;
                     (run, replacement) = (None, None);
@@ -350,23 +441,33 @@ impl Play {
 
 /// What the store shows after each commit of the script, from nothing on, and the operations it
 /// takes.
-fn rehearse(script: Script) -> Vec<View> {
+fn rehearse(manner: Manner) -> Vec<View> {
     let mut views = vec![View {
         feeds: FEEDS.map(|feed| (feed, vec![])).into(),
         windows: FEEDS.map(|feed| (feed, 0)).into(),
         consumers: FEEDS.map(|feed| (feed, None)).into(),
         ..View::default()
     }];
-    let mut run = Play::new(script, MemoryStorage::new(), false);
+    let manner = Manner {
+        relaxed: false,
+        ..manner
+    };
+    let mut run = Play::new(manner, MemoryStorage::new());
     let (disk, options) = (run.disk.clone(), run.options.clone());
     run.play(|store| views.push(view(store, &disk, &options)))
         .unwrap();
     views
 }
 
-fn operations(script: Script, relaxed: bool) -> u64 {
-    let mut run = Play::new(script, MemoryStorage::new(), relaxed);
+fn operations(manner: Manner) -> u64 {
+    let mut run = Play::new(manner, MemoryStorage::new());
     run.play(|_| ()).unwrap();
+    let compacts = |step: &Step| matches!(step, Step::Compact);
+    let compactions = (manner.script)()
+        .iter()
+        .filter(|step| compacts(step))
+        .count();
+    assert!(run.compacted >= 2 * compactions as u64, "{}", run.compacted);
     run.disk.operations()
 }
 
@@ -483,6 +584,20 @@ fn check(disk: &MemoryStorage, options: &Options, views: &[View], crash: Crash) 
     at
 }
 
+/// Without its catalog the store must show the same.
+fn check_rebuilt(disk: &MemoryStorage, options: &Options, expected: &View, crash: Crash) {
+    let plain = options;
+    let options = options.clone().storage(Arc::new(disk.clone()));
+    let store = options.rebuild(PATH).unwrap();
+    let found = view(&store, disk, plain);
+    assert!(
+        found == *expected,
+        "{crash:?}: {found:#?}, not {expected:#?}"
+    );
+    let report = store.verify(|_, _| {}).unwrap();
+    assert!(report.is_clean(), "{crash:?}: {:?}", report.damage);
+}
+
 /// The states of the disk that a crash at this moment can leave.
 fn images(disk: &MemoryStorage, seed: u64) -> Vec<Survivors> {
     let unsynced = disk.unsynced_bytes();
@@ -492,12 +607,13 @@ fn images(disk: &MemoryStorage, seed: u64) -> Vec<Survivors> {
     images
 }
 
-fn enumerate(script: Script, relaxed: bool) {
-    let views = rehearse(script);
-    let operations = operations(script, relaxed);
+fn enumerate(manner: Manner) {
+    let relaxed = manner.relaxed;
+    let views = rehearse(manner);
+    let operations = operations(manner);
     let (mut checked, mut nested) = (0, 0);
     for at in 0..operations {
-        let mut run = Play::new(script, MemoryStorage::new(), relaxed);
+        let mut run = Play::new(manner, MemoryStorage::new());
         run.disk.stop_at(at);
         let outcome = run.play(|_| ());
         assert!(
@@ -522,10 +638,15 @@ fn enumerate(script: Script, relaxed: bool) {
                 started: run.started,
             };
             let disk = run.disk.crash(survivors);
-            if checked % 5 == 0 {
+            if checked % manner.nested() == 0 {
                 nested += crash_in_recovery(&disk, &run.options, &views, crash);
             }
-            check(&disk, &run.options, &views, crash);
+            let anew = manner.rebuilt && checked % 3 == 0;
+            let anew = anew.then(|| disk.crash(Survivors::All));
+            let state = check(&disk, &run.options, &views, crash);
+            if let Some(disk) = anew {
+                check_rebuilt(&disk, &run.options, &views[state], crash);
+            }
             checked += 1;
         }
     }
@@ -565,30 +686,59 @@ fn crash_in_recovery(disk: &MemoryStorage, options: &Options, views: &[View], cr
 
 #[test]
 fn a_crash_at_any_operation_loses_nothing_that_was_acknowledged() {
-    enumerate(writing, false);
+    enumerate(Manner::of(writing, false));
 }
 
 #[test]
 fn a_crash_at_any_operation_in_relaxed_mode_leaves_a_prefix() {
-    enumerate(writing, true);
+    enumerate(Manner::of(writing, true));
 }
 
 #[test]
 fn a_crash_at_any_operation_of_a_sync_leaves_windows_and_reports_right() {
-    enumerate(syncing, false);
+    enumerate(Manner::of(syncing, false));
 }
 
 #[test]
 fn a_crash_at_any_operation_of_a_sync_in_relaxed_mode_leaves_a_prefix() {
-    enumerate(syncing, true);
+    enumerate(Manner::of(syncing, true));
 }
 
 #[test]
 fn a_crash_at_any_operation_of_letting_go_leaves_it_done_or_not_at_all() {
-    enumerate(letting_go, false);
+    enumerate(Manner::of(letting_go, false));
 }
 
 #[test]
 fn a_crash_at_any_operation_of_letting_go_in_relaxed_mode_leaves_a_prefix() {
-    enumerate(letting_go, true);
+    enumerate(Manner::of(letting_go, true));
+}
+
+fn compactions(relaxed: bool, eager: bool) -> Manner {
+    Manner {
+        script: compacting,
+        relaxed,
+        eager,
+        rebuilt: true,
+    }
+}
+
+#[test]
+fn a_crash_at_any_operation_of_a_compaction_loses_nothing() {
+    enumerate(compactions(false, false));
+}
+
+#[test]
+fn a_crash_at_any_operation_of_a_compaction_in_relaxed_mode_leaves_a_prefix() {
+    enumerate(compactions(true, false));
+}
+
+#[test]
+fn a_crash_at_any_operation_of_an_eager_compaction_loses_nothing() {
+    enumerate(compactions(false, true));
+}
+
+#[test]
+fn a_crash_at_any_operation_of_an_eager_compaction_in_relaxed_mode_leaves_a_prefix() {
+    enumerate(compactions(true, true));
 }
