@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::compaction::compact;
+use crate::compaction::compact_if_idle;
 use crate::engine::Engine;
 use crate::options::Durability;
 use crate::retention::maintain::maintain;
@@ -18,6 +18,8 @@ use crate::retention::maintain::maintain;
 const IDLE_INTERVAL: Duration = Duration::from_millis(200);
 /// Compaction looks at all feeds, so it looks only when the log has grown by this part.
 const GROWTH_PART: u64 = 16;
+/// The size of segments until compaction has looked at the store.
+const SEGMENT_FIRST: u64 = 4 << 20;
 
 /// The running threads; dropping it stops and joins them.
 #[derive(Debug)]
@@ -60,6 +62,9 @@ impl Background {
         background.spawn("highwater-index", IDLE_INTERVAL, stopped.clone(), tidy)?;
         if engine.options.compaction {
             let engine = engine.clone();
+            // Until it is known how much is needed: what is dead in the open segment stays.
+            let least = engine.options.segment_size.min(SEGMENT_FIRST);
+            engine.log.set_segment_size(least);
             let mut compacted_at = 0;
             let clean_up = move || clean_up(&engine, &mut compacted_at);
             background.spawn("highwater-compact", IDLE_INTERVAL, stopped, clean_up)?;
@@ -98,14 +103,14 @@ fn keep_up(engine: &Engine) {
 fn clean_up(engine: &Engine, compacted_at: &mut u64) {
     let appended = engine.log.appended_bytes();
     let grown = appended - *compacted_at;
-    if grown < engine.options.segment_size {
+    if grown < engine.log.segment_size() {
         return;
     }
     let len = |segment: &Arc<crate::log::segment::Segment>| segment.len().unwrap_or(0);
     let log: u64 = engine.log.segments().iter().map(len).sum();
     if grown >= log / GROWTH_PART {
         *compacted_at = appended;
-        let _ = compact(engine);
+        let _ = compact_if_idle(engine);
     }
 }
 

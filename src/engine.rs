@@ -58,6 +58,8 @@ pub(crate) struct Engine {
     /// Held while runs are merged.
     pub(crate) merging: Mutex<()>,
     pub(crate) index_dir: PathBuf,
+    /// Held while the files of the log are being replaced.
+    pub(crate) packing: Mutex<()>,
     closed: AtomicBool,
     /// Bytes of log when the catalog was last saved.
     saved_bytes: AtomicU64,
@@ -112,6 +114,7 @@ impl Engine {
             lock: Mutex::new(Some(parts.lock)),
             manifest: Mutex::new(parts.manifest),
             compactor: Mutex::default(),
+            packing: Mutex::default(),
             closed: AtomicBool::new(false),
             saved_bytes: AtomicU64::new(0),
         }
@@ -131,6 +134,8 @@ impl Engine {
             return Ok(());
         }
         drop(self.background.lock().take());
+        // Whoever compacts finds out soon. Until then the store is not free for the next opener.
+        let _packing = self.packing.lock();
         let saved = self.log.close().and_then(|()| self.save_clean_end());
         self.log.trim();
         for feed in self.feeds.lock().streams.values() {
@@ -182,7 +187,9 @@ impl Engine {
         let manifest = self.manifest.lock().clone();
         let (shelf, obsolete) = self.shelf.lock().save();
         // Read last: rows may know of frames that became durable after the position was taken.
-        let durable_lsn = self.log.durable().0;
+        // What is published is durable, a moment before the log says so.
+        let published = feeds.iter().map(|feed| feed.row.lsn).max();
+        let durable_lsn = self.log.durable().0.max(published.unwrap_or_default());
         let mut root = catalog.root;
         (root.durable_lsn, root.clean) = (durable_lsn, clean);
         root.set_position(position);
@@ -544,8 +551,18 @@ impl Engine {
             );
         }
         for row in rows {
-            let (frames, marks) = self.catalog.lock().frames(&row)?;
-            show(&frames, marks.prunes.through());
+            let stored = self.catalog.lock().frames(&row);
+            let used = self.feeds.lock().streams.get(&row.stream()).cloned();
+            match (stored, used) {
+                (Ok((frames, marks)), _) => show(&frames, marks.prunes.through()),
+                // Opened by somebody meanwhile, whose changes the catalog has by now.
+                (Err(_), Some(feed)) => {
+                    let published = feed.published.read();
+                    let through = published.marks.prunes.through();
+                    show(published.directory.frames(), through);
+                }
+                (Err(error), None) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -555,17 +572,29 @@ impl Engine {
     pub(crate) fn remove_retired(&self) -> Result<()> {
         let manifest = self.manifest.lock().clone();
         let segments = self.log.segments();
-        let mut retired = segments.iter().filter(|s| manifest.is_retired(s.id()));
-        retired.try_for_each(|segment| self.log.remove(segment))
+        let retired = segments.iter().filter(|s| manifest.is_retired(s.id()));
+        // All that can be removed are; what cannot is tried again the next time.
+        let failures: Vec<Error> = retired
+            .filter_map(|segment| self.log.remove(segment).err())
+            .collect();
+        failures.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// The frame of a version that somebody has found before.
+    pub(crate) fn frame_of<'a>(
+        &self,
+        published: &'a Published,
+        position: u64,
+    ) -> Result<&'a FrameRef> {
+        let missing = || Error::corrupt(&self.path, 0, "a version is in no frame");
+        published.directory.find(position).ok_or_else(missing)
     }
 
     /// Where the payload of a deleted record is: in the version before its deletion.
     pub(crate) fn payload_holder(&self, feed: &FeedState, position: u64) -> Result<PayloadHolder> {
         let span = {
             let published = feed.published.read();
-            let frame = published.directory.find(position).ok_or_else(|| {
-                Error::corrupt(&self.path, 0, "a deleted record's payload is in no frame")
-            })?;
+            let frame = self.frame_of(&published, position)?;
             Span::new(&self.log, frame, vec![(position - frame.first) as u32])?
         };
         let mut located = Vec::new();

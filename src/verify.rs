@@ -51,6 +51,13 @@ pub(crate) fn verify(engine: &Engine, mut progress: impl FnMut(u64, u64)) -> Res
     let total = segments.iter().map(|s| s.len()).sum::<Result<u64>>()?;
     let mut places = BTreeMap::new();
     let (packs, segments): (Vec<_>, Vec<_>) = segments.into_iter().partition(|s| s.id().is_pack());
+    for id in &manifest.packs {
+        if !packs.iter().any(|pack| pack.id() == *id) {
+            let path = id.path(engine.log.dir());
+            let missing = Error::corrupt(&path, 0, "the pack is missing");
+            report.damage.push(missing);
+        }
+    }
     for pack in &packs {
         report.segments += 1;
         let walked = for_each_frame(pack, |frame| {
@@ -71,6 +78,7 @@ pub(crate) fn verify(engine: &Engine, mut progress: impl FnMut(u64, u64)) -> Res
         let mut chain = segment.header.chain;
         let mut lsn = Lsn(segment.header.first_lsn.0 - 1);
         while let Some(frame) = read_frame(segment, offset)? {
+            engine.check_not_closed()?;
             let superseded = limit.is_some_and(|limit| frame.header.lsn >= limit);
             if frame.header.chain != chain || superseded || frame.header.lsn > end.lsn {
                 break;
@@ -95,8 +103,8 @@ pub(crate) fn verify(engine: &Engine, mut progress: impl FnMut(u64, u64)) -> Res
     for registration in engine.state.registrations() {
         report.feeds += 1;
         let slot = engine.slot(&registration.key);
-        let checked =
-            slot.and_then(|slot| check_feed(engine, &slot.current(), &registration, &places));
+        let checked = slot
+            .and_then(|slot| check_feed(engine, &slot.current(), &registration, &places, end.lsn));
         report.damage.extend(checked.err());
     }
     progress(total, total);
@@ -160,6 +168,7 @@ fn check_feed(
     feed: &Arc<FeedState>,
     registration: &Registration,
     places: &Places,
+    end: Lsn,
 ) -> Result<()> {
     let path = &engine.path;
     if feed.key != registration.key {
@@ -175,7 +184,9 @@ fn check_feed(
     {
         let expected = (frame.segment.0, frame.offset, frame.count);
         let place = places.get(&(feed.stream(), frame.first, frame.segment.0));
-        if place.is_some_and(|place| *place != expected) {
+        // What was written since the walk is not known.
+        let walked = frame.lsn <= end;
+        if place.map_or(walked, |place| *place != expected) {
             return Err(Error::corrupt(
                 path,
                 0,

@@ -16,12 +16,13 @@
 mod survivors;
 mod usage;
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::catalog::FeedChanges;
 use crate::compaction::survivors::Survivors;
-use crate::compaction::usage::Usage;
+use crate::compaction::usage::{Plan, Usage};
 use crate::cursor::StreamId;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -50,45 +51,92 @@ pub struct Compacted {
 /// What compaction remembers from one time to the next; whoever compacts holds its lock.
 #[derive(Default)]
 pub(crate) struct Compactor {
-    /// Files that turned out to be damaged: they are left as they are.
+    /// Files that are damaged, or cannot be copied without something that is: they are left as they
+    /// are.
     damaged: BTreeSet<SegmentId>,
 }
 
-/// Compacts until the log has little that is not needed.
+/// Compacts until the log has little that is not needed. Damage keeps the files it is in from being
+/// replaced, and no others; it is reported when those are done.
 pub(crate) fn compact(engine: &Engine) -> Result<Compacted> {
-    let mut compactor = engine.compactor.lock();
+    run(engine, &mut engine.compactor.lock(), false)
+}
+
+/// The same, unless somebody is at it, or at verifying, already; slowly, as long as there is not
+/// much to do.
+pub(crate) fn compact_if_idle(engine: &Engine) -> Result<Compacted> {
+    match engine.compactor.try_lock() {
+        Some(mut compactor) => run(engine, &mut compactor, true),
+        None => Ok(Compacted::default()),
+    }
+}
+
+fn run(engine: &Engine, compactor: &mut Compactor, gently: bool) -> Result<Compacted> {
     let mut done = Compacted::default();
+    let mut damage = None;
+    let mut is_saved = false;
+    // Set when there is no space left to gain.
+    let mut spent = false;
     loop {
+        // Closing waits for this, so that nothing is written once the store is given up.
+        let _packing = engine.packing.lock();
         engine.check_not_closed()?;
         // Usage is what the catalog says, and only what it covers may be replaced.
-        engine.save_catalog(false)?;
-        let victims = Usage::of(engine)?.victims(&compactor.damaged);
-        if victims.is_empty() {
-            return Ok(done);
+        // A round ends with that, and in relaxed durability it has everything synced.
+        if !std::mem::replace(&mut is_saved, true) {
+            engine.save_catalog(false)?;
+            engine.remove_retired()?;
         }
-        match round(engine, &victims) {
+        let usage = Usage::of(engine, &compactor.damaged)?;
+        engine.log.set_segment_size(usage.step());
+        let plan = usage.plan(spent);
+        if plan.victims.is_empty() {
+            return damage.map_or(Ok(done), Err);
+        }
+        check_space(engine, &plan)?;
+        let copied = Cell::new(None);
+        let pace = gently && !plan.urgent;
+        match round(engine, &plan.victims, &copied, pace) {
             Ok(round) => {
                 done.removed += round.removed;
                 done.removed_bytes += round.removed_bytes;
                 done.written_bytes += round.written_bytes;
-                if round.written_bytes >= round.removed_bytes {
-                    return Ok(done);
-                }
+                spent |= round.written_bytes >= round.removed_bytes && !plan.gathers;
             }
-            Err(error) => {
-                compactor.note(&victims, &error);
-                return Err(error);
+            Err(error) if compactor.note(&plan.victims, copied.get(), &error) => {
+                damage = damage.or(Some(error));
             }
+            Err(error) => return Err(error),
         }
     }
 }
 
+/// A pack takes space before it gives any back, so it is not begun when that may be all there is:
+/// writers need it more.
+fn check_space(engine: &Engine, plan: &Plan) -> Result<()> {
+    let dir = engine.log.dir();
+    let free = engine.log.storage().free_space(dir);
+    let Some(free) = free.map_err(|error| Error::io("measure", dir, error))? else {
+        return Ok(());
+    };
+    if free < 2 * plan.copied + engine.log.segment_size() {
+        return Err(Error::DiskFull {
+            path: dir.to_owned(),
+        });
+    }
+    Ok(())
+}
+
 impl Compactor {
-    fn note(&mut self, victims: &[Arc<Segment>], error: &Error) {
-        if let Error::Corrupt { path, .. } = error {
-            let damaged = victims.iter().filter(|victim| victim.path == *path);
-            self.damaged.extend(damaged.map(|victim| victim.id()));
-        }
+    /// Takes note of which file damage was found in, or is needed for `copied`; whether that is
+    /// known.
+    fn note(&mut self, victims: &[Arc<Segment>], copied: Option<SegmentId>, error: &Error) -> bool {
+        let Error::Corrupt { path, .. } = error else {
+            return false;
+        };
+        let damaged = victims.iter().find(|victim| victim.path == *path);
+        let file = damaged.map(|victim| victim.id()).or(copied);
+        file.is_some_and(|file| self.damaged.insert(file))
     }
 }
 
@@ -128,7 +176,9 @@ impl Survey {
                     });
                 }
             }
-            self.newest = self.newest.max(frame.header.lsn);
+            if frame.header.kind.has_records() {
+                self.newest = self.newest.max(frame.header.lsn);
+            }
             (stretch.end_chain, stretch.end_lsn) = (frame.sum, frame.header.lsn);
             offset += frame.header.frame_len();
         }
@@ -143,7 +193,12 @@ impl Survey {
 }
 
 /// Replaces some files by one pack.
-fn round(engine: &Engine, victims: &[Arc<Segment>]) -> Result<Compacted> {
+fn round(
+    engine: &Engine,
+    victims: &[Arc<Segment>],
+    copied: &Cell<Option<SegmentId>>,
+    pace: bool,
+) -> Result<Compacted> {
     let mut survey = Survey::default();
     for victim in victims {
         survey.add(victim)?;
@@ -153,11 +208,16 @@ fn round(engine: &Engine, victims: &[Arc<Segment>]) -> Result<Compacted> {
     let log = &engine.log;
     let id = engine.manifest.lock().next_pack();
     let mut pack = PackWriter::create(log.storage(), log.dir(), log.identity(), id, survey.newest)?;
+    pack.set_pace(pace);
     let mut moved = Vec::new();
+    let mut newest = Lsn(0);
     for stream in &survey.streams {
         if let Some(feed) = engine.stream_in_use(*stream)? {
-            let packed = Survivors::of(engine, &feed, &ids)?.pack(&mut pack)?;
-            pack.append(&feed_frame(&feed, &ids, packed.clone())?)?;
+            let packed = Survivors::of(engine, &feed, &ids)?.pack(&mut pack, copied)?;
+            copied.set(None);
+            let frame = feed_frame(engine, &feed, &ids, packed.clone())?;
+            newest = newest.max(frame.header.lsn);
+            pack.append(&frame)?;
             moved.push((feed, packed));
         }
     }
@@ -165,22 +225,25 @@ fn round(engine: &Engine, victims: &[Arc<Segment>]) -> Result<Compacted> {
         pack.append(&state_frame(engine))?;
     }
     let mut frame = Frame::of_pack(FrameKind::Manifest, manifest.encode());
-    frame.header.durable_lsn = log.durable();
+    // What is published is durable, a moment before the log says so.
+    frame.header.durable_lsn = log.durable().max(newest);
     frame.seal();
     pack.append(&frame)?;
-    let pack = Arc::new(pack.finish()?);
-    let written_bytes = pack.len()?;
-    log.adopt(pack);
     let removed_bytes = victims
         .iter()
         .map(|victim| victim.len())
         .sum::<Result<u64>>()?;
+    let pack = Arc::new(pack.finish()?);
+    let written_bytes = pack.len()?;
+    log.adopt(pack);
+    // Order: whoever saves the catalog from here on may find the pack in some directories and what
+    // it replaces in others, so both count until all directories have changed.
+    engine.manifest.lock().packs.push(id);
     let whole = moved
         .into_iter()
         .all(|(feed, packed)| feed.repack(&ids, packed));
     if !whole {
         // Then a bug has forgotten a record: what it is in stays.
-        engine.manifest.lock().packs.push(id);
         return Err(Error::corrupt(&engine.path, 0, "a record was not packed"));
     }
     *engine.manifest.lock() = manifest;
@@ -215,8 +278,13 @@ fn next_manifest(engine: &Engine, survey: &Survey, ids: &BTreeSet<SegmentId>) ->
 }
 
 /// The feed as a whole, as it is going to be: what it takes to read the log without a catalog.
-fn feed_frame(feed: &FeedState, ids: &BTreeSet<SegmentId>, packed: Vec<FrameRef>) -> Result<Frame> {
-    let forgotten = || Error::corrupt(std::path::Path::new(""), 0, "a record was not packed");
+fn feed_frame(
+    engine: &Engine,
+    feed: &FeedState,
+    ids: &BTreeSet<SegmentId>,
+    packed: Vec<FrameRef>,
+) -> Result<Frame> {
+    let forgotten = || Error::corrupt(&engine.path, 0, "a record was not packed");
     let FeedChanges {
         row, chunks, marks, ..
     } = feed.preview(ids, packed).ok_or_else(forgotten)?;

@@ -1,6 +1,7 @@
 //! What compaction has to keep of a feed: its live records, and the payloads of deleted ones that
 //! older versions hold.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -55,7 +56,12 @@ impl<'a> Survivors<'a> {
     }
 
     /// Copies them. Returns what the feed's directory is going to say of the copies.
-    pub(crate) fn pack(self, pack: &mut PackWriter<'_>) -> Result<Vec<FrameRef>> {
+    /// `copied` is told what is being copied.
+    pub(crate) fn pack(
+        self,
+        pack: &mut PackWriter<'_>,
+        copied: &Cell<Option<SegmentId>>,
+    ) -> Result<Vec<FrameRef>> {
         let mut packer = Packer {
             feed: self.feed,
             pack,
@@ -70,6 +76,7 @@ impl<'a> Survivors<'a> {
                 packer.finish()?;
             }
             last = Some(*at);
+            copied.set(Some(frame.segment));
             self.copy(frame, &mut packer)?;
         }
         packer.finish()?;

@@ -5,24 +5,42 @@ use std::sync::Arc;
 
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::feed::directory::FrameRef;
 use crate::log::SegmentId;
 use crate::log::segment::Segment;
 
 /// Compaction begins when the log is larger than what is needed by this part, ...
-const EXCESS_MAX: f64 = 0.20;
-/// ... and goes on until it is larger by no more than this.
-const EXCESS_LEFT: f64 = 0.10;
+const EXCESS_MAX: f64 = 0.15;
+/// ... goes on until it is larger by no more than this, ...
+const EXCESS_LEFT: f64 = 0.08;
+/// ... and does not hold itself back when it is larger by this.
+const EXCESS_URGENT: f64 = 0.28;
 /// A file that is needed to more than this part is not worth copying.
 const NEEDED_MAX: f64 = 0.85;
-/// At least this much of what is needed is copied in one round, as a part of the store: a round
-/// ends with a look at whole feeds, which must not cost more than the copying.
-const ROUND_PART: u64 = 16;
+/// What is needed is copied in steps of this part of it, and segments are no larger: what is being
+/// written or copied takes space twice.
+const STEP_PART: u64 = 16;
+/// The least such step: a segment costs two syncs.
+const STEP_MIN: u64 = 4 << 20;
+/// A round ends with descriptions of whole feeds: so many times their length is copied at least, or
+/// a quarter of what is needed.
+const DESCRIBED_PART: u64 = 4;
+/// A feed is scattered when it has at least this many frames ...
+const SCATTERED_FRAMES: usize = 1024;
+/// ... with fewer live records than this each.
+const SCATTERED_RECORDS: u64 = 32;
 
-/// See the module. The segment that is being written to, and whatever the catalog does not cover
-/// yet, is not part of it.
+/// See the module. What is damaged is not part of it.
 pub(crate) struct Usage {
+    /// Files that may be replaced: neither the segment that is being written to, nor what the
+    /// catalog does not cover yet.
     files: Vec<File>,
-    segment_size: u64,
+    /// The length of all files, and what is needed of it.
+    len: u64,
+    needed: u64,
+    step: u64,
+    /// How much is copied in a round.
+    most: u64,
     eager: bool,
 }
 
@@ -30,66 +48,154 @@ struct File {
     segment: Arc<Segment>,
     len: u64,
     needed: u64,
+    /// How many of its frames belong to scattered feeds.
+    scattered: usize,
     /// How many files are newer.
     age: usize,
 }
 
+/// What a round of compaction should do.
+pub(crate) struct Plan {
+    /// The files to replace by one; none when it is not worth it.
+    pub(crate) victims: Vec<Arc<Segment>>,
+    /// About how much is going to be copied.
+    pub(crate) copied: u64,
+    /// Whether it is about putting small frames together, and not about space.
+    pub(crate) gathers: bool,
+    /// Whether there is so much to give back that writers may feel it.
+    pub(crate) urgent: bool,
+}
+
+/// What directories tell of the files.
+#[derive(Default)]
+struct Needed {
+    /// About how long feed frames are.
+    described: u64,
+    bytes: BTreeMap<SegmentId, u64>,
+    scattered: BTreeMap<SegmentId, usize>,
+}
+
 impl Usage {
-    pub(crate) fn of(engine: &Engine) -> Result<Self> {
-        let needed = needed(engine)?;
+    pub(crate) fn of(engine: &Engine, damaged: &BTreeSet<SegmentId>) -> Result<Self> {
+        let mut known = Needed::default();
+        engine.each_directory(|frames, pruned_through| known.add(frames, pruned_through))?;
         let covered = engine.catalog.lock().root.position().segment;
         let mut segments = engine.log.segments();
+        let len = segments.iter().map(|segment| segment.len());
+        let len = len.sum::<Result<u64>>()?;
+        let records = known.bytes.values().sum::<u64>();
+        let needed = (records + known.described).min(len);
         segments.retain(|segment| segment.id().is_pack() || segment.id() < covered);
+        segments.retain(|segment| !damaged.contains(&segment.id()));
         segments.sort_by_key(|segment| segment.header.first_lsn);
         let count = segments.len();
         let file = |(at, segment): (usize, Arc<Segment>)| {
-            let len = segment.len()?;
-            let needed = needed.get(&segment.id()).copied().unwrap_or(0).min(len);
+            let (id, len) = (segment.id(), segment.len()?);
             Ok(File {
-                segment,
                 len,
-                needed,
+                needed: known.bytes.get(&id).copied().unwrap_or(0).min(len),
+                scattered: known.scattered.get(&id).copied().unwrap_or(0),
                 age: count - at,
+                segment,
             })
         };
         let files = segments.into_iter().enumerate().map(file);
+        let step = (needed / STEP_PART).max(STEP_MIN);
+        let step = step.min(engine.options.segment_size);
         Ok(Self {
             files: files.collect::<Result<_>>()?,
-            segment_size: engine.options.segment_size,
+            len,
+            needed,
+            step,
+            most: step.max((DESCRIBED_PART * known.described).min(needed / 4)),
             eager: engine.options.compacts_eagerly(),
         })
     }
 
-    /// The files that a round of compaction should replace by one; none when it is not worth it.
-    ///
-    /// What is freed is weighed against what is copied, and by age, because what is old is likely
-    /// to stay: the cost-benefit policy of the log-structured file system (Rosenblum and Ousterhout,
-    /// 1991).
-    pub(crate) fn victims(mut self, damaged: &BTreeSet<SegmentId>) -> Vec<Arc<Segment>> {
+    /// How large a segment should be, so that what is dead in the open one does not weigh much.
+    pub(crate) fn step(&self) -> u64 {
+        self.step
+    }
+
+    fn is_over(&self, len: u64, part: f64) -> bool {
+        len as f64 > self.needed as f64 * (1.0 + part)
+    }
+
+    /// The next round. What is freed is weighed against what is copied, and by age, because what
+    /// is old is likely to stay: the cost-benefit policy of the log-structured file system
+    /// (Rosenblum and Ousterhout, 1991). With `spent`, only small frames are put together.
+    pub(crate) fn plan(mut self, spent: bool) -> Plan {
+        let urgent = self.is_over(self.len, EXCESS_URGENT);
+        let mut files = std::mem::take(&mut self.files);
+        if self.eager && spent {
+            files.clear();
+        }
         if self.eager {
-            return self.files.into_iter().map(|file| file.segment).collect();
+            files.sort_by_key(|file| file.segment.id());
+            return Plan::new(files, false, urgent);
         }
-        let sum = |of: fn(&File) -> u64| self.files.iter().map(of).sum::<u64>();
-        let (needed, mut len) = (sum(|file| file.needed), sum(|file| file.len));
-        let over = |len: u64, part: f64| len as f64 > needed as f64 * (1.0 + part);
-        if !over(len, EXCESS_MAX) || len - needed < self.segment_size / 2 {
-            return Vec::new();
+        let dead: u64 = files.iter().map(|file| file.len - file.needed).sum();
+        if spent || !self.is_over(self.len, EXCESS_MAX) || dead < self.step / 2 {
+            return self.gather(files);
         }
-        self.files
-            .retain(|file| !damaged.contains(&file.segment.id()));
-        self.files.sort_by(|a, b| b.score().total_cmp(&a.score()));
-        let most = self.segment_size.max(needed / ROUND_PART);
-        let (mut victims, mut copied) = (Vec::new(), 0);
-        for file in self.files {
+        files.sort_by(|a, b| b.score().total_cmp(&a.score()));
+        let (mut victims, mut copied, mut len) = (Vec::new(), 0, self.len);
+        for file in files {
             let worth = file.needed as f64 <= file.len as f64 * NEEDED_MAX;
-            let room = copied == 0 || copied + file.needed <= most;
-            if file.needed == 0 || (worth && room && over(len, EXCESS_LEFT)) {
+            let room = copied == 0 || copied + file.needed <= self.most;
+            if file.needed == 0 || (worth && room && self.is_over(len, EXCESS_LEFT)) {
                 len -= file.len - file.needed;
                 copied += file.needed;
-                victims.push(file.segment);
+                victims.push(file);
             }
         }
-        victims
+        Plan::new(victims, false, urgent)
+    }
+
+    /// Rewrites segments, oldest first, whose frames are too many and too small. Packs are left
+    /// alone, so it ends.
+    fn gather(&self, mut files: Vec<File>) -> Plan {
+        files.retain(|file| file.scattered > 0 && !file.segment.id().is_pack());
+        if files.iter().map(|file| file.scattered).sum::<usize>() < SCATTERED_FRAMES {
+            return Plan::new(Vec::new(), true, false);
+        }
+        let mut copied = 0;
+        // Neighbours go together, for a packed frame does not reach over what is left alone.
+        let room = |file: &File| {
+            copied += file.needed;
+            copied == file.needed || copied <= self.most
+        };
+        let fitting = files.iter().map(room).take_while(|fits| *fits).count();
+        files.truncate(fitting);
+        Plan::new(files, true, false)
+    }
+}
+
+impl Plan {
+    fn new(files: Vec<File>, gathers: bool, urgent: bool) -> Self {
+        Self {
+            copied: files.iter().map(|file| file.needed).sum(),
+            victims: files.into_iter().map(|file| file.segment).collect(),
+            gathers,
+            urgent,
+        }
+    }
+}
+
+impl Needed {
+    fn add(&mut self, frames: &[FrameRef], pruned_through: u64) {
+        let shown = || frames.iter().filter(|frame| frame.live_count > 0);
+        let live: u64 = shown().map(|frame| u64::from(frame.live_count)).sum();
+        let count = shown().count();
+        if count >= SCATTERED_FRAMES && live < SCATTERED_RECORDS * count as u64 {
+            for frame in shown() {
+                *self.scattered.entry(frame.segment).or_default() += 1;
+            }
+        }
+        for frame in frames {
+            self.described += frame.described_len();
+            *self.bytes.entry(frame.segment).or_default() += frame.needed_len(pruned_through);
+        }
     }
 }
 
@@ -98,15 +204,4 @@ impl File {
         let part = self.needed as f64 / self.len.max(1) as f64;
         (1.0 - part) * self.age as f64 / (1.0 + part)
     }
-}
-
-/// How many bytes of every file are needed, as far as directories tell.
-fn needed(engine: &Engine) -> Result<BTreeMap<SegmentId, u64>> {
-    let mut needed = BTreeMap::new();
-    engine.each_directory(|frames, pruned_through| {
-        for frame in frames {
-            *needed.entry(frame.segment).or_default() += frame.needed_len(pruned_through);
-        }
-    })?;
-    Ok(needed)
 }

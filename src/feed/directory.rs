@@ -151,7 +151,8 @@ impl Directory {
             .retain(|frame| !segments.contains(&frame.segment));
         self.frames.append(&mut packed);
         self.frames.sort_by_key(|frame| frame.first);
-        // Also the chunks that are gone.
+        // Also the chunks that are gone, or new: one frame may have become several.
+        let chunks = chunks.max(self.frames.len().div_ceil(CHUNK_FRAMES));
         self.dirty.extend(first / CHUNK_FRAMES..chunks);
         Some(gone)
     }
@@ -238,6 +239,25 @@ mod tests {
             down.sort_unstable();
             prop_assert_eq!(down, up);
         }
+    }
+
+    /// A frame of many records may become many packed ones.
+    #[test]
+    fn a_directory_that_grew_reaches_the_catalog_whole() {
+        let many = CHUNK_FRAMES as u64 - 1;
+        let mut directory = Directory::default();
+        (0..many).for_each(|at| directory.push(&header(1 + 10 * at, 10), PLACE));
+        let _ = directory.take_dirty(Lsn(u64::MAX), false);
+        let moved = Place {
+            segment: SegmentId::pack(1),
+            offset: 0,
+        };
+        let parts = (0..2 * many).map(|at| FrameRef::new(&header(1 + 5 * at, 5), moved));
+        let gone = directory.repack(&BTreeSet::from([SegmentId(1)]), parts.collect());
+        assert_eq!(gone, Some(Vec::new()));
+        let (chunks, len) = directory.take_dirty(Lsn(u64::MAX), false);
+        let frames: usize = chunks.iter().map(|(_, frames)| frames.len()).sum();
+        assert_eq!((frames as u64, len), (2 * many, 2));
     }
 
     #[test]

@@ -223,6 +223,18 @@ impl FrameRef {
         each * needed + FRAME_HEADER_LEN as u64
     }
 
+    /// About how many bytes a directory takes for it in a pack.
+    pub(crate) fn described_len(&self) -> u64 {
+        let bits = match self.live_count {
+            0 => 0,
+            _ => size_of_val(&*self.live),
+        };
+        let packing = self.packing.as_ref().map_or(0, |packing| {
+            size_of_val(&*packing.present) + packing.origins.len() * ORIGIN_LEN
+        });
+        (2 * ORIGIN_LEN + bits + packing) as u64
+    }
+
     /// Memory held besides the struct itself, in bytes.
     pub(crate) fn heap(&self) -> usize {
         let packing = self.packing.as_ref().map_or(0, |packing| {

@@ -254,11 +254,20 @@ pub(crate) fn list(engine: &Engine, feed: &Arc<FeedState>, list: &List) -> Resul
             max,
         });
     }
-    let mut after = list
+    let after = list
         .after
         .map(|cursor| check_cursor(feed, cursor))
         .transpose()?;
     engine.make_visible(feed);
+    feed.steadily(|| read(engine, feed, list, after))
+}
+
+fn read(
+    engine: &Engine,
+    feed: &Arc<FeedState>,
+    list: &List,
+    mut after: Option<u64>,
+) -> Result<Page> {
     let mut page = Page::empty(feed, list);
     let Some(ids) = &list.ids else {
         let mut scanned = 0;
@@ -288,10 +297,12 @@ pub(crate) fn list(engine: &Engine, feed: &Arc<FeedState>, list: &List) -> Resul
 pub(crate) fn get(engine: &Engine, feed: &Arc<FeedState>, ids: &[&str]) -> Result<Page> {
     engine.make_visible(feed);
     let list = List::new().byte_budget(0);
-    let mut page = Page::empty(feed, &list);
-    let snapshot = scan::each(engine, feed, ids)?;
-    load::read_all(engine, feed, &list, snapshot, &mut page)?;
-    Ok(page)
+    feed.steadily(|| {
+        let mut page = Page::empty(feed, &list);
+        let snapshot = scan::each(engine, feed, ids)?;
+        load::read_all(engine, feed, &list, snapshot, &mut page)?;
+        Ok(page)
+    })
 }
 
 /// The position of a cursor that was given for this feed.

@@ -180,11 +180,12 @@ pub(crate) fn by_ids(
         false => end,
     };
     for position in positions {
-        if let Some(frame) = published.directory.find(position)
-            && !is_too_old(frame, (position - frame.first) as u32, list)
-        {
-            let here = vec![(position - frame.first) as u32];
-            snapshot.spans.push(Span::new(&engine.log, frame, here)?);
+        let frame = engine.frame_of(&published, position)?;
+        let bit = (position - frame.first) as u32;
+        if !is_too_old(frame, bit, list) {
+            snapshot
+                .spans
+                .push(Span::new(&engine.log, frame, vec![bit])?);
         }
     }
     Ok(snapshot)
@@ -197,10 +198,9 @@ pub(crate) fn each(engine: &Engine, feed: &Arc<FeedState>, ids: &[&str]) -> Resu
     let mut snapshot = Snapshot::of(&published, &List::new())?;
     snapshot.resume = tail;
     for position in positions.into_iter().flatten() {
-        if let Some(frame) = published.directory.find(position) {
-            let here = vec![(position - frame.first) as u32];
-            snapshot.spans.push(Span::new(&engine.log, frame, here)?);
-        }
+        let frame = engine.frame_of(&published, position)?;
+        let here = vec![(position - frame.first) as u32];
+        snapshot.spans.push(Span::new(&engine.log, frame, here)?);
     }
     Ok(snapshot)
 }

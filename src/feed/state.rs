@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use crate::catalog::{FeedChanges, FeedRow};
 use crate::compression::Codec;
 use crate::cursor::{Cursor, FeedId, StreamId};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::feed::FeedKey;
 use crate::feed::directory::Directory;
 use crate::feed::frame_ref::FrameRef;
@@ -56,6 +56,8 @@ pub(crate) struct FeedState {
     staged: AtomicBool,
     /// The published count of purges; see [`Cursor`].
     purges: AtomicU32,
+    /// How many times compaction has changed the directory.
+    repacks: AtomicU64,
 }
 
 /// What the next writer starts from: the published state plus everything in the commit queue.
@@ -159,6 +161,7 @@ impl FeedState {
             bell: Bell::default(),
             closed: AtomicBool::new(false),
             superseded: AtomicBool::new(false),
+            repacks: AtomicU64::new(0),
             staged: AtomicBool::new(false),
         }
     }
@@ -373,7 +376,22 @@ impl FeedState {
     /// Puts packed frames in the place of those in the files `ids`; false, with nothing changed,
     /// when a live record would be lost.
     pub(crate) fn repack(&self, ids: &BTreeSet<SegmentId>, packed: Vec<FrameRef>) -> bool {
-        self.published.write().repack(ids, packed).is_some()
+        let mut published = self.published.write();
+        // Before the lock is given up: who saw the old directory finds that it has changed.
+        self.repacks.fetch_add(1, Ordering::AcqRel);
+        published.repack(ids, packed).is_some()
+    }
+
+    /// Reads something of the feed by several looks at its directory, again if compaction took
+    /// away between two of them what the first had found.
+    pub(crate) fn steadily<T>(&self, read: impl Fn() -> Result<T>) -> Result<T> {
+        loop {
+            let before = self.repacks.load(Ordering::Acquire);
+            match read() {
+                Err(Error::Corrupt { .. }) if self.repacks.load(Ordering::Acquire) != before => {}
+                answer => return answer,
+            }
+        }
     }
 
     /// The positions of all deletions that the feed shows, ascending.

@@ -105,7 +105,8 @@ pub(crate) struct Log {
     storage: Arc<dyn Storage>,
     dir: PathBuf,
     identity: Identity,
-    segment_size: u64,
+    /// The length from which the log goes on in a new segment.
+    segment_size: AtomicU64,
     durability: Durability,
     generation: u32,
     publishes_before_sync: bool,
@@ -163,7 +164,7 @@ impl Log {
             storage: setup.storage,
             dir: setup.dir,
             identity: setup.identity,
-            segment_size: setup.segment_size,
+            segment_size: AtomicU64::new(setup.segment_size),
             durability: setup.durability,
             generation: setup.generation,
             publishes_before_sync: setup.publishes_before_sync,
@@ -214,10 +215,23 @@ impl Log {
 
     /// Removes a file that no directory names. Who still reads from it goes on doing so.
     pub(crate) fn remove(&self, segment: &Segment) -> Result<()> {
+        match self.storage.remove(&segment.path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("remove", &segment.path, error));
+            }
+            _ => {}
+        }
         self.segments.write().remove(&segment.id());
-        self.storage
-            .remove(&segment.path)
-            .map_err(|error| Error::io("remove", &segment.path, error))
+        Ok(())
+    }
+
+    /// The length from which the log goes on in a new segment.
+    pub(crate) fn segment_size(&self) -> u64 {
+        self.segment_size.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_segment_size(&self, bytes: u64) {
+        self.segment_size.store(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn storage(&self) -> &dyn Storage {
@@ -506,7 +520,7 @@ impl Log {
         let mut placed = Vec::new();
         for frame in group.iter().flat_map(|commit| &commit.frames) {
             let len = frame.header.frame_len();
-            if offset + len > self.segment_size && offset > SEGMENT_HEADER_LEN as u64 {
+            if offset + len > self.segment_size() && offset > SEGMENT_HEADER_LEN as u64 {
                 let next = self.create_segment(&segment, frame.header.lsn, chain, len);
                 match next {
                     Ok(next) => segment = next,

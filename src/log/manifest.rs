@@ -54,8 +54,7 @@ impl Manifest {
         for stretch in stretches {
             match self.retired.last_mut() {
                 Some(last)
-                    if last.end_chain == stretch.chain
-                        && last.end_lsn.next() == stretch.first_lsn =>
+                    if last.end_chain == stretch.chain && last.end_lsn < stretch.first_lsn =>
                 {
                     last.last = stretch.last;
                     last.end_chain = stretch.end_chain;
@@ -67,15 +66,15 @@ impl Manifest {
     }
 
     /// Follows the chain over what was retired: from the checksum and LSN of a last frame to those
-    /// that the next segment goes on from.
-    pub(crate) fn follow(&self, chain: u32, lsn: Lsn) -> (u32, Lsn) {
-        let next = |stretch: &&Stretch| stretch.chain == chain && stretch.first_lsn == lsn.next();
-        match self.retired.iter().find(next) {
-            Some(stretch) if stretch.end_lsn > lsn => {
-                self.follow(stretch.end_chain, stretch.end_lsn)
+    /// that the next segment goes on from. Numbers may be missing in between: those of commits that
+    /// found no space.
+    pub(crate) fn follow(&self, mut chain: u32, mut lsn: Lsn) -> (u32, Lsn) {
+        for stretch in &self.retired {
+            if stretch.chain == chain && stretch.first_lsn > lsn && stretch.end_lsn > lsn {
+                (chain, lsn) = (stretch.end_chain, stretch.end_lsn);
             }
-            _ => (chain, lsn),
         }
+        (chain, lsn)
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {

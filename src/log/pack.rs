@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::log::commit::segment_nonce;
@@ -15,7 +16,10 @@ use crate::storage::{OpenMode, Storage, StorageFile};
 
 /// So much is written before it is synced: writers of the log, who sync too, need not wait for
 /// more of it.
-const SYNC_STEP: u64 = 4 << 20;
+const SYNC_STEP: u64 = 1 << 20;
+/// After each such step a pack that is written at a pace waits for as long as that took, so that
+/// it has half of the disk at most; but no longer than this.
+const PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// A pack under construction; dropping it leaves nothing behind.
 pub(crate) struct PackWriter<'a> {
@@ -27,6 +31,8 @@ pub(crate) struct PackWriter<'a> {
     offset: u64,
     synced: u64,
     chain: u32,
+    /// When the step that is being written began, if it is written at a pace.
+    pace: Option<Instant>,
     finished: bool,
 }
 
@@ -61,10 +67,16 @@ impl<'a> PackWriter<'a> {
             offset: SEGMENT_HEADER_LEN as u64,
             synced: 0,
             chain: 0,
+            pace: None,
             finished: false,
         };
         pack.write(&[&pack.header.encode()], 0)?;
         Ok(pack)
+    }
+
+    /// Whether to leave writers of the log the better part of the disk.
+    pub(crate) fn set_pace(&mut self, pace: bool) {
+        self.pace = pace.then(Instant::now);
     }
 
     fn write(&self, bytes: &[&[u8]], offset: u64) -> Result<()> {
@@ -96,6 +108,10 @@ impl<'a> PackWriter<'a> {
             .map_or(0, |sum| u32::from_le_bytes(*sum));
         if self.offset - self.synced >= SYNC_STEP {
             self.sync()?;
+            if let Some(began) = self.pace {
+                std::thread::sleep(began.elapsed().min(PAUSE_MAX));
+                self.pace = Some(Instant::now());
+            }
         }
         Ok(place)
     }

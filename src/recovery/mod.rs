@@ -84,11 +84,11 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
     let manifest = &contents.manifest;
     remove_retired(storage, manifest, &mut segments)?;
     remove_retired(storage, manifest, &mut packs)?;
-    let packed = match derived {
-        true => packs::read(&packs)?,
+    let mut packed = match derived {
+        true => packs::read(&packs, manifest, &dir)?,
         false => Packed::default(),
     };
-    contents.state.extend(packed.state);
+    contents.state.append(&mut packed.state);
     let start = start_of_scan(&segments, manifest, &dir, &catalog.root, derived)?;
     let scan = scan(&segments, manifest, start, durable)?;
     let last = scan.frames.last();
@@ -138,10 +138,7 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
         shelf: contents.shelf,
         lock,
     }));
-    for feed in packed.feeds {
-        adopt(&engine, feed);
-    }
-    replay(&engine, &frames, packed.state_lsn)?;
+    replay(&engine, &frames, packed)?;
     engine.restore_codecs();
     if derived && !fresh {
         engine.save_catalog(false)?;
@@ -232,17 +229,10 @@ fn remove_stray_runs(storage: &dyn Storage, path: &Path, shelf: &mut Shelf) -> R
     Ok(())
 }
 
-/// Takes over a feed as a pack has it, unless its epoch is over. One that was being filled may take
-/// the other's place further on in the log.
-fn adopt(engine: &Engine, (stream, published): (StreamId, Published)) {
-    let registration = engine.registration(stream.feed);
-    let counts = |known: &Registration| [known.epoch, known.newest_epoch].contains(&stream.epoch);
-    let current = registration.filter(counts);
-    let Some(Registration { key, options, .. }) = current else {
-        return;
-    };
+/// Takes over a feed as a pack has it.
+fn adopt(engine: &Engine, stream: StreamId, known: Registration, published: Published) {
     let StreamId { feed, epoch } = stream;
-    let state = FeedState::new(key, feed, epoch, Some(options), published);
+    let state = FeedState::new(known.key, feed, epoch, Some(known.options), published);
     engine.feeds.lock().streams.insert(stream, Arc::new(state));
 }
 
@@ -339,10 +329,15 @@ fn start_of_scan(
         let path = position.segment.path(dir);
         return Err(Error::corrupt(&path, 0, "the segment is missing"));
     }
-    // What is before the first segment must have been replaced.
+    // What is before the first segment must have been replaced. The numbers of commits that found
+    // no space were never written, so only the very first one is known beforehand.
     let (chain, lsn) = manifest.follow(0, Lsn(0));
     let goes_on = |first: &&Arc<Segment>| {
-        first.header.first_lsn == lsn.next() && (first.header.chain == chain || lsn == Lsn(0))
+        let header = &first.header;
+        match lsn {
+            Lsn(0) => header.first_lsn == Lsn(1),
+            _ => header.first_lsn > lsn && header.chain == chain,
+        }
     };
     match segments.first().filter(goes_on) {
         Some(first) => Ok(LogPosition {
@@ -465,9 +460,13 @@ fn put_away(
     Ok(())
 }
 
-/// Applies frames to what the catalog or the packs had, which have the state of `state_lsn`. Frames
-/// they knew of already are passed over.
-fn replay(engine: &Engine, frames: &[Scanned], state_lsn: Lsn) -> Result<()> {
+/// Applies frames to what the catalog or the packs had. Frames they knew of already are passed
+/// over.
+///
+/// A feed is taken over from the packs when the log first names it, because its registration, and
+/// which of its epochs count, may stand in the log.
+fn replay(engine: &Engine, frames: &[Scanned], mut packed: Packed) -> Result<()> {
+    let state_lsn = packed.state_lsn;
     for frame in frames {
         match frame.header.kind {
             FrameKind::Close => {}
@@ -483,12 +482,18 @@ fn replay(engine: &Engine, frames: &[Scanned], state_lsn: Lsn) -> Result<()> {
                 let feeds = keys.filter(|key| key.is_feed());
                 feeds.for_each(|key| follow(engine, key));
             }
-            FrameKind::Records => replay_records(engine, frame)?,
-            FrameKind::Marks => replay_marks(engine, frame)?,
+            FrameKind::Records => replay_records(engine, frame, &mut packed)?,
+            FrameKind::Marks => replay_marks(engine, frame, &mut packed)?,
             FrameKind::Packed | FrameKind::Feed | FrameKind::Whole | FrameKind::Manifest => {
                 let path = &frame.segment.path;
                 return Err(Error::corrupt(path, frame.offset, "a frame of a pack"));
             }
+        }
+    }
+    for (stream, published) in packed.feeds {
+        let registration = engine.registration(stream.feed);
+        if let Some(known) = registration.filter(|known| known.epoch == stream.epoch) {
+            adopt(engine, stream, known, published);
         }
     }
     give_up_staged(engine);
@@ -536,7 +541,11 @@ fn forget_epochs(engine: &Engine, feed: FeedId, kept: impl Fn(u32) -> bool) {
 }
 
 /// The state that a frame belongs to; `None` when its epoch is over, or the frame is known.
-fn stream_of(engine: &Engine, frame: &Scanned) -> Result<Option<Arc<FeedState>>> {
+fn stream_of(
+    engine: &Engine,
+    frame: &Scanned,
+    packed: &mut Packed,
+) -> Result<Option<Arc<FeedState>>> {
     let header = &frame.header;
     let damaged = |what| Error::corrupt(&frame.segment.path, frame.offset, what);
     let registration = engine.registration(header.feed);
@@ -552,14 +561,17 @@ fn stream_of(engine: &Engine, frame: &Scanned) -> Result<Option<Arc<FeedState>>>
         feed: header.feed,
         epoch: header.epoch,
     };
+    if let Some(published) = packed.feeds.remove(&id) {
+        adopt(engine, id, registration.clone(), published);
+    }
     let options = Some(registration.options);
     let state = engine.stream(&registration.key, id, options)?;
     let known = header.lsn <= state.published.read().lsn;
     Ok((!known).then_some(state))
 }
 
-fn replay_marks(engine: &Engine, frame: &Scanned) -> Result<()> {
-    if let Some(feed) = stream_of(engine, frame)? {
+fn replay_marks(engine: &Engine, frame: &Scanned, packed: &mut Packed) -> Result<()> {
+    if let Some(feed) = stream_of(engine, frame, packed)? {
         let bytes = frame.checked_content()?;
         let marks = Mark::decode_all(frame.header.count, &bytes);
         let damaged = || Error::corrupt(&frame.segment.path, frame.offset, "marks");
@@ -568,9 +580,9 @@ fn replay_marks(engine: &Engine, frame: &Scanned) -> Result<()> {
     Ok(())
 }
 
-fn replay_records(engine: &Engine, frame: &Scanned) -> Result<()> {
+fn replay_records(engine: &Engine, frame: &Scanned, packed: &mut Packed) -> Result<()> {
     let header = &frame.header;
-    let Some(feed) = stream_of(engine, frame)? else {
+    let Some(feed) = stream_of(engine, frame, packed)? else {
         return Ok(());
     };
     let bytes = frame.checked_content()?;

@@ -2,6 +2,7 @@
 //! when each pack was made. The log has what came later.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::codec::Decoder;
@@ -11,17 +12,17 @@ use crate::feed::directory::Directory;
 use crate::feed::frame_ref::FrameRef;
 use crate::feed::marks::Marks;
 use crate::feed::state::Published;
-use crate::log::Lsn;
 use crate::log::format::{FrameKind, SEGMENT_HEADER_LEN};
 use crate::log::manifest::Manifest;
 use crate::log::scan::{Scanned, read_frame};
 use crate::log::segment::Segment;
+use crate::log::{Lsn, SegmentId};
 use crate::state::{StateKey, StateOp};
 
 /// What packs know.
 #[derive(Default)]
 pub(crate) struct Packed {
-    pub(crate) feeds: Vec<(StreamId, Published)>,
+    pub(crate) feeds: BTreeMap<StreamId, Published>,
     pub(crate) state: BTreeMap<StateKey, Vec<u8>>,
     /// The last frame of the log that the state has for sure.
     pub(crate) state_lsn: Lsn,
@@ -45,8 +46,13 @@ pub(crate) fn manifest(packs: &[Arc<Segment>]) -> Result<Option<(Manifest, Lsn)>
     found.ok_or_else(missing).map(Some)
 }
 
-/// Reads packs in force, oldest first: what a later one says of a feed or the state counts.
-pub(crate) fn read(packs: &[Arc<Segment>]) -> Result<Packed> {
+/// Reads the packs in force, oldest first: what a later one says of a feed or the state counts.
+pub(crate) fn read(packs: &[Arc<Segment>], manifest: &Manifest, dir: &Path) -> Result<Packed> {
+    let there = |id: &SegmentId| packs.iter().any(|pack| pack.id() == *id);
+    if let Some(missing) = manifest.packs.iter().find(|id| !there(id)) {
+        let path = missing.path(dir);
+        return Err(Error::corrupt(&path, 0, "the pack is missing"));
+    }
     let mut feeds = BTreeMap::new();
     let mut state = None;
     for pack in packs {
@@ -67,7 +73,7 @@ pub(crate) fn read(packs: &[Arc<Segment>]) -> Result<Packed> {
     }
     let mut packed = Packed::default();
     for (stream, frame) in feeds {
-        packed.feeds.push((stream, feed(&frame)?));
+        packed.feeds.insert(stream, feed(&frame)?);
     }
     if let Some(frame) = state {
         let operations = StateOp::decode_all(frame.header.count, &frame.checked_content()?);

@@ -54,6 +54,15 @@ pub trait Storage: Debug + Send + Sync + 'static {
     /// Makes every create, rename and remove in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
+    /// How many bytes can still be written below a directory; `None` where nobody can tell.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn free_space(&self, dir: &Path) -> io::Result<Option<u64>> {
+        let _ = dir;
+        Ok(None)
+    }
+
     /// Takes the exclusive lock `path` stands for, creating the file if needed; the lock is held
     /// until the returned guard is dropped or the process ends.
     ///

@@ -64,6 +64,12 @@ impl Storage for OsStorage {
         File::open(or_here(dir))?.sync_all()
     }
 
+    #[cfg(unix)]
+    fn free_space(&self, dir: &Path) -> io::Result<Option<u64>> {
+        let found = rustix::fs::statvfs(or_here(dir))?;
+        Ok(Some(found.f_bavail.saturating_mul(found.f_frsize)))
+    }
+
     /// Only Unix can sync a directory; elsewhere the file system orders its own metadata.
     #[cfg(not(unix))]
     fn sync_dir(&self, _dir: &Path) -> io::Result<()> {

@@ -5,9 +5,10 @@
 //! and checkpoint agree, cursors are as they were, and consumers that stood anywhere converge. The
 //! same holds for crashes inside the recovery from a crash.
 //!
-//! There are three scripts: [`writing`] for records, checkpoints and the log's own life,
+//! There are four scripts: [`writing`] for records, checkpoints and the log's own life,
 //! [`syncing`] for runs, deletion windows and consumers, [`letting_go`] for pruning, removing and
-//! replacing.
+//! replacing, [`compacting`] for all of that while files are replaced. In the last one a third of
+//! the states of the disk are also opened without their catalog.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -119,6 +120,7 @@ impl Hands<'_> {
 enum Step {
     Commit(fn(&mut Hands<'_>) -> highwater::Result<()>),
     SaveCatalog,
+    Compact,
     Reopen,
     Rebuild,
 }
@@ -271,11 +273,69 @@ fn letting_go() -> Vec<Step> {
     ]
 }
 
+/// Compacts while a window is open, after pruning and deleting, while a replacement is filled, and
+/// packs that were written before; with writes in between, reopens and a rebuild.
+fn compacting() -> Vec<Step> {
+    use Step::{Commit, Compact, Rebuild, Reopen, SaveCatalog};
+    vec![
+        Commit(|at| save(at.store, "contact", 0..14, 0)),
+        Commit(|at| save(at.store, "company", 0..6, 0)),
+        Commit(|at| save(at.store, "contact", 4..12, 1)),
+        Commit(|at| at.feed("contact")?.batch_delete(&["3", "4", "5"]).map(drop)),
+        Commit(|at| at.feed("contact")?.consumer("app").map(drop)),
+        Commit(|at| at.begin(RunOptions::new())),
+        Commit(|at| at.run_feed("contact")?.track_deletes_start().map(drop)),
+        Commit(|at| run_page(at, 8..11, 1)),
+        Commit(|at| save(at.store, "company", 0..20, 1)),
+        Commit(|at| save(at.store, "company", 2..20, 2)),
+        Compact,
+        Commit(|at| run_page(at, 0..2, 2)),
+        Commit(|at| save(at.store, "contact", 4..5, 3)),
+        Commit(|at| {
+            let contacts = at.run_feed("contact")?;
+            contacts.track_deletes_end(&Sweep::new()).map(drop)
+        }),
+        Commit(|at| at.run.take().unwrap().succeed().map(drop)),
+        Commit(|at| save(at.store, "company", 0..18, 4)),
+        Commit(|at| at.feed("contact")?.prune(&Oldest::all().limit(4)).map(drop)),
+        Compact,
+        Reopen,
+        Commit(|at| {
+            *at.replacement = Some(at.feed("company")?.replace()?);
+            Ok(())
+        }),
+        Commit(|at| stage(at, 0..18, 5)),
+        Commit(|at| save(at.store, "contact", 5..15, 5)),
+        SaveCatalog,
+        Compact,
+        Commit(|at| at.replacement.take().unwrap().commit().map(drop)),
+        Commit(|at| at.feed("contact")?.purge(&Oldest::all().limit(2)).map(drop)),
+        Commit(|at| page(at.store, 1)),
+        Compact,
+        Rebuild,
+        Commit(|at| page(at.store, 2)),
+        Commit(|at| save(at.store, "contact", 0..20, 6)),
+        Compact,
+        Reopen,
+    ]
+}
+
 fn stage(at: &Hands<'_>, ids: std::ops::Range<u32>, v: u32) -> highwater::Result<()> {
     let record = |id| json!({"id": id, "v": v, "pad": "x".repeat(40)});
     let records: Vec<_> = ids.map(record).collect();
     let staged = at.replacement.as_ref().unwrap().feed();
     staged.batch_save(&records).map(drop)
+}
+
+/// How a script is played.
+#[derive(Clone, Copy)]
+struct Manner {
+    script: Script,
+    mode: Mode,
+    /// Whether compaction replaces all that it may.
+    eager: bool,
+    /// Whether what is left is also opened without its catalog.
+    rebuilt: bool,
 }
 
 /// How the store is opened.
@@ -288,6 +348,22 @@ enum Mode {
     Compressing,
 }
 
+impl Manner {
+    fn of(script: Script, mode: Mode) -> Self {
+        Self {
+            script,
+            mode,
+            eager: false,
+            rebuilt: false,
+        }
+    }
+
+    /// Of so many crashes one is followed by crashes in the recovery from it.
+    fn nested(self) -> u64 {
+        if self.rebuilt { 15 } else { 5 }
+    }
+}
+
 struct Play {
     script: Script,
     disk: MemoryStorage,
@@ -296,11 +372,20 @@ struct Play {
     /// How many commits were acknowledged, and whether another one was under way at the end.
     acknowledged: usize,
     started: usize,
+    /// How many files were replaced.
+    compacted: u64,
 }
 
 impl Play {
-    fn new(script: Script, disk: MemoryStorage, mode: Mode) -> Self {
+    fn new(manner: Manner, disk: MemoryStorage) -> Self {
+        let Manner {
+            script,
+            mode,
+            eager,
+            ..
+        } = manner;
         let options = Options::new()
+            .eager_compaction(eager)
             .background(false)
             .secret([9; 32])
             .segment_size(4096)
@@ -318,6 +403,7 @@ impl Play {
             store: None,
             acknowledged: 0,
             started: 0,
+            compacted: 0,
         }
     }
 
@@ -340,6 +426,9 @@ impl Play {
                     after_commit(store);
                 }
                 Step::SaveCatalog => store.checkpoint_catalog()?,
+                Step::Compact => {
+                    self.compacted += store.compact()?.removed;
+                }
                 Step::Reopen | Step::Rebuild => {
                     store.close()?;
                     (run, replacement) = (None, None);
@@ -361,23 +450,33 @@ impl Play {
 
 /// What the store shows after each commit of the script, from nothing on, and the operations it
 /// takes.
-fn rehearse(script: Script) -> Vec<View> {
+fn rehearse(manner: Manner) -> Vec<View> {
     let mut views = vec![View {
         feeds: FEEDS.map(|feed| (feed, vec![])).into(),
         windows: FEEDS.map(|feed| (feed, 0)).into(),
         consumers: FEEDS.map(|feed| (feed, None)).into(),
         ..View::default()
     }];
-    let mut run = Play::new(script, MemoryStorage::new(), Mode::Durable);
+    let manner = Manner {
+        mode: Mode::Durable,
+        ..manner
+    };
+    let mut run = Play::new(manner, MemoryStorage::new());
     let (disk, options) = (run.disk.clone(), run.options.clone());
     run.play(|store| views.push(view(store, &disk, &options)))
         .unwrap();
     views
 }
 
-fn operations(script: Script, mode: Mode) -> u64 {
-    let mut run = Play::new(script, MemoryStorage::new(), mode);
+fn operations(manner: Manner) -> u64 {
+    let mut run = Play::new(manner, MemoryStorage::new());
     run.play(|_| ()).unwrap();
+    let compacts = |step: &Step| matches!(step, Step::Compact);
+    let compactions = (manner.script)()
+        .iter()
+        .filter(|step| compacts(step))
+        .count();
+    assert!(run.compacted >= 2 * compactions as u64, "{}", run.compacted);
     run.disk.operations()
 }
 
@@ -494,6 +593,20 @@ fn check(disk: &MemoryStorage, options: &Options, views: &[View], crash: Crash) 
     at
 }
 
+/// Without its catalog the store must show the same.
+fn check_rebuilt(disk: &MemoryStorage, options: &Options, expected: &View, crash: Crash) {
+    let plain = options;
+    let options = options.clone().storage(Arc::new(disk.clone()));
+    let store = options.rebuild(PATH).unwrap();
+    let found = view(&store, disk, plain);
+    assert!(
+        found == *expected,
+        "{crash:?}: {found:#?}, not {expected:#?}"
+    );
+    let report = store.verify(|_, _| {}).unwrap();
+    assert!(report.is_clean(), "{crash:?}: {:?}", report.damage);
+}
+
 /// The states of the disk that a crash at this moment can leave.
 fn images(disk: &MemoryStorage, seed: u64) -> Vec<Survivors> {
     let unsynced = disk.unsynced_bytes();
@@ -503,12 +616,12 @@ fn images(disk: &MemoryStorage, seed: u64) -> Vec<Survivors> {
     images
 }
 
-fn enumerate(script: Script, mode: Mode) {
-    let views = rehearse(script);
-    let operations = operations(script, mode);
+fn enumerate(manner: Manner) {
+    let views = rehearse(manner);
+    let operations = operations(manner);
     let (mut checked, mut nested) = (0, 0);
     for at in 0..operations {
-        let mut run = Play::new(script, MemoryStorage::new(), mode);
+        let mut run = Play::new(manner, MemoryStorage::new());
         run.disk.stop_at(at);
         let outcome = run.play(|_| ());
         assert!(
@@ -516,7 +629,7 @@ fn enumerate(script: Script, mode: Mode) {
             "operation {at} was not reached"
         );
         // In relaxed mode an acknowledged commit may be lost, but only from the end.
-        let durable = if mode == Mode::Relaxed {
+        let durable = if manner.mode == Mode::Relaxed {
             0
         } else {
             run.acknowledged
@@ -537,10 +650,15 @@ fn enumerate(script: Script, mode: Mode) {
                 started: run.started,
             };
             let disk = run.disk.crash(survivors);
-            if checked % 5 == 0 {
+            if checked % manner.nested() == 0 {
                 nested += crash_in_recovery(&disk, &run.options, &views, crash);
             }
-            check(&disk, &run.options, &views, crash);
+            let anew = manner.rebuilt && checked % 3 == 0;
+            let anew = anew.then(|| disk.crash(Survivors::All));
+            let state = check(&disk, &run.options, &views, crash);
+            if let Some(disk) = anew {
+                check_rebuilt(&disk, &run.options, &views[state], crash);
+            }
             checked += 1;
         }
     }
@@ -580,32 +698,32 @@ fn crash_in_recovery(disk: &MemoryStorage, options: &Options, views: &[View], cr
 
 #[test]
 fn a_crash_at_any_operation_loses_nothing_that_was_acknowledged() {
-    enumerate(writing, Mode::Durable);
+    enumerate(Manner::of(writing, Mode::Durable));
 }
 
 #[test]
 fn a_crash_at_any_operation_in_relaxed_mode_leaves_a_prefix() {
-    enumerate(writing, Mode::Relaxed);
+    enumerate(Manner::of(writing, Mode::Relaxed));
 }
 
 #[test]
 fn a_crash_at_any_operation_of_a_sync_leaves_windows_and_reports_right() {
-    enumerate(syncing, Mode::Durable);
+    enumerate(Manner::of(syncing, Mode::Durable));
 }
 
 #[test]
 fn a_crash_at_any_operation_of_a_sync_in_relaxed_mode_leaves_a_prefix() {
-    enumerate(syncing, Mode::Relaxed);
+    enumerate(Manner::of(syncing, Mode::Relaxed));
 }
 
 #[test]
 fn a_crash_at_any_operation_of_letting_go_leaves_it_done_or_not_at_all() {
-    enumerate(letting_go, Mode::Durable);
+    enumerate(Manner::of(letting_go, Mode::Durable));
 }
 
 #[test]
 fn a_crash_at_any_operation_of_letting_go_in_relaxed_mode_leaves_a_prefix() {
-    enumerate(letting_go, Mode::Relaxed);
+    enumerate(Manner::of(letting_go, Mode::Relaxed));
 }
 
 /// A store that compresses shows what one that does not would, also when it crashes while it
@@ -613,11 +731,40 @@ fn a_crash_at_any_operation_of_letting_go_in_relaxed_mode_leaves_a_prefix() {
 #[cfg(feature = "zstd")]
 #[test]
 fn a_crash_at_any_operation_while_payloads_are_compressed_loses_nothing() {
-    enumerate(writing, Mode::Compressing);
+    enumerate(Manner::of(writing, Mode::Compressing));
 }
 
 #[cfg(feature = "zstd")]
 #[test]
 fn a_crash_at_any_operation_of_replacing_what_is_compressed_loses_nothing() {
-    enumerate(letting_go, Mode::Compressing);
+    enumerate(Manner::of(letting_go, Mode::Compressing));
+}
+
+fn compactions(mode: Mode, eager: bool) -> Manner {
+    Manner {
+        script: compacting,
+        mode,
+        eager,
+        rebuilt: true,
+    }
+}
+
+#[test]
+fn a_crash_at_any_operation_of_a_compaction_loses_nothing() {
+    enumerate(compactions(Mode::Durable, false));
+}
+
+#[test]
+fn a_crash_at_any_operation_of_a_compaction_in_relaxed_mode_leaves_a_prefix() {
+    enumerate(compactions(Mode::Relaxed, false));
+}
+
+#[test]
+fn a_crash_at_any_operation_of_an_eager_compaction_loses_nothing() {
+    enumerate(compactions(Mode::Durable, true));
+}
+
+#[test]
+fn a_crash_at_any_operation_of_an_eager_compaction_in_relaxed_mode_leaves_a_prefix() {
+    enumerate(compactions(Mode::Relaxed, true));
 }

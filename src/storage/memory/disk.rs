@@ -384,6 +384,12 @@ impl Disk {
             .fold(0, u64::saturating_add)
     }
 
+    /// How many bytes fit onto a disk that is limited.
+    pub(super) fn room(&self) -> Option<u64> {
+        let capacity = self.faults.capacity?;
+        Some(capacity.saturating_sub(self.total()))
+    }
+
     /// The length up to which `inode` may grow.
     fn longest(&self, inode: &Inode) -> u64 {
         let Some(capacity) = self.faults.capacity else {

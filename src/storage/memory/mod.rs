@@ -249,6 +249,10 @@ impl Storage for MemoryStorage {
             .collect())
     }
 
+    fn free_space(&self, _dir: &Path) -> io::Result<Option<u64>> {
+        Ok(self.disk.lock().room())
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.disk.lock().remove(path)
     }
