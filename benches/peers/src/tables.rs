@@ -44,13 +44,10 @@ pub(crate) type Plan<'p, 'a> = &'p mut dyn FnMut(u64, &[Option<IdRow>]) -> Vec<C
 
 /// An engine with the three tables. There is one writer at a time.
 pub(crate) trait Tables: Sized + Send + Sync {
-    /// Whether looking ids up is faster in their order, sorting included.
-    const SORTED: bool;
-
     /// Opens the tables, creating them if needed.
     fn open(dir: &Path, durability: Durability) -> Result<Self>;
 
-    /// Looks ids up and writes what `plan` makes of it, in one transaction. When it makes nothing
+    /// Looks ids up, which are sorted, and writes what `plan` makes of it, in one transaction. When it makes nothing
     /// of it, nothing is written.
     fn write<'a>(&self, feed: u32, ids: &[&'a str], plan: Plan<'_, 'a>) -> Result<()>;
 

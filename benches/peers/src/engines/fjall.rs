@@ -4,11 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use fjall::config::{BlockSizePolicy, CompressionPolicy};
+use fjall::config::{BlockSizePolicy, CompressionPolicy, HashRatioPolicy};
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use crate::cache::{Durability, Shown, Visit};
-use crate::tables::{CACHE_BYTES, IdRow, Plan, Tables, counter, cursor_key, cursor_of, id_key};
+use crate::tables::{
+    CACHE_BYTES, IdRow, Plan, Tables, by_id, counter, cursor_key, cursor_of, id_key,
+};
 
 /// A database.
 pub(crate) struct Fjall {
@@ -25,9 +27,6 @@ fn row(ids: &Keyspace, feed: u32, id: &str) -> Result<Option<IdRow>> {
 }
 
 impl Tables for Fjall {
-    // An id is looked up in memory, in filters and in blocks, wherever the last one was.
-    const SORTED: bool = false;
-
     fn open(dir: &Path, durability: Durability) -> Result<Self> {
         let db = Database::builder(dir)
             .cache_size(CACHE_BYTES as u64)
@@ -36,6 +35,7 @@ impl Tables for Fjall {
         // nothing from.
         let ids = || {
             KeyspaceCreateOptions::default()
+                .data_block_hash_ratio_policy(HashRatioPolicy::all(8.0))
                 .data_block_compression_policy(CompressionPolicy::all(CompressionType::None))
         };
         let changes = || {
@@ -61,8 +61,10 @@ impl Tables for Fjall {
         };
         let mut batch = self.db.batch().durability(Some(self.persist));
         let mut row = Vec::new();
-        for change in &changes {
+        for change in by_id(&changes) {
             batch.insert(&self.ids, id_key(feed, change.id), change.row.encode());
+        }
+        for change in &changes {
             if let Some(old) = change.old_cursor {
                 batch.remove(&self.changes, cursor_key(feed, old));
             }

@@ -60,8 +60,6 @@ impl Redb {
 }
 
 impl Tables for Redb {
-    const SORTED: bool = true;
-
     fn open(dir: &Path, durability: Durability) -> Result<Self> {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);

@@ -10,7 +10,7 @@ use rocksdb::{
 
 use crate::cache::{Durability, Shown, Visit};
 use crate::tables::{
-    CACHE_BYTES, IdRow, Plan, Tables, counter, cursor_key, cursor_of, id_key, write_id_key,
+    CACHE_BYTES, IdRow, Plan, Tables, by_id, counter, cursor_key, cursor_of, id_key, write_id_key,
 };
 
 const IDS: &str = "ids";
@@ -81,8 +81,6 @@ impl Rocks {
 }
 
 impl Tables for Rocks {
-    const SORTED: bool = true;
-
     fn open(dir: &Path, durability: Durability) -> Result<Self> {
         let cache = Cache::new_hyper_clock_cache(CACHE_BYTES, 0);
         let mut options = Options::default();
@@ -113,9 +111,11 @@ impl Tables for Rocks {
         let (ids, changes) = (self.family(IDS)?, self.family(CHANGES)?);
         let mut batch = WriteBatch::default();
         let (mut key, mut row) = (Vec::new(), Vec::new());
-        for change in &planned {
+        for change in by_id(&planned) {
             write_id_key(feed, change.id, &mut key);
             batch.put_cf(ids, &key, change.row.encode());
+        }
+        for change in &planned {
             if let Some(old) = change.old_cursor {
                 batch.delete_cf(changes, cursor_key(feed, old));
             }
@@ -124,7 +124,7 @@ impl Tables for Rocks {
         }
         let feeds = self.family(FEEDS)?;
         batch.put_cf(feeds, feed.to_be_bytes(), newest.to_le_bytes());
-        Ok(self.db.write_opt(&batch, &self.write)?)
+        Ok(self.db.write_opt(batch, &self.write)?)
     }
 
     fn scan(&self, feed: u32, visit: &mut dyn FnMut(&str, IdRow)) -> Result<()> {

@@ -136,8 +136,6 @@ fn apply(transaction: &Transaction<'_>, feed: u32, changes: &[Change<'_>]) -> Re
 }
 
 impl Tables for Sqlite {
-    const SORTED: bool = true;
-
     fn open(dir: &Path, durability: Durability) -> Result<Self> {
         let path = dir.join("cache.db");
         let writer = connect(&path, durability)?;
