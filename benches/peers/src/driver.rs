@@ -1,5 +1,6 @@
 //! Runs every engine and group in a process of its own, round after round, engines in turn.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -16,23 +17,19 @@ pub(crate) type Round = Vec<Outcome>;
 
 /// Measures everything and prints the tables.
 pub(crate) fn compare(options: &Options) -> Result<()> {
+    // Written as they come, so that a run that is broken off was not for nothing.
+    let mut json = options.json.as_ref().map(File::create).transpose()?;
     let mut rounds = Vec::new();
     for number in 0..options.rounds {
-        let round = measure(options, number)?;
+        let round = measure(options, number, json.as_mut())?;
         check(&round)?;
         rounds.push(round);
-    }
-    if let Some(path) = &options.json {
-        let mut file = std::fs::File::create(path)?;
-        for outcome in rounds.iter().flatten() {
-            writeln!(file, "{}", serde_json::to_string(outcome)?)?;
-        }
     }
     report::print(options, &rounds);
     Ok(())
 }
 
-fn measure(options: &Options, number: usize) -> Result<Round> {
+fn measure(options: &Options, number: usize, mut json: Option<&mut File>) -> Result<Round> {
     let mut round = Round::new();
     for group in &options.groups {
         // Each engine comes first sometimes: a disk may be slower after another's writes.
@@ -42,7 +39,13 @@ fn measure(options: &Options, number: usize) -> Result<Round> {
         for engine in &engines {
             eprintln!("round {}: {group} on {engine}", number + 1);
             let outcomes = one(options, engine, group);
-            round.extend(outcomes.with_context(|| format!("{group} on {engine} failed"))?);
+            let outcomes = outcomes.with_context(|| format!("{group} on {engine} failed"))?;
+            if let Some(json) = &mut json {
+                for outcome in &outcomes {
+                    writeln!(json, "{}", serde_json::to_string(outcome)?)?;
+                }
+            }
+            round.extend(outcomes);
         }
     }
     Ok(round)
