@@ -6,10 +6,19 @@
 /// The seed ties bytes to their place (a file offset, a cursor position), so that intact bytes
 /// found in the wrong place do not pass.
 pub(crate) fn checksum(seed: u64, parts: &[&[u8]]) -> u32 {
-    let start = (seed ^ (seed >> 32)) as u32;
     parts
         .iter()
-        .fold(start, |sum, part| crc32c::crc32c_append(sum, part))
+        .fold(begin(seed), |sum, part| append(sum, part))
+}
+
+/// The checksum of nothing, to be appended to.
+pub(crate) fn begin(seed: u64) -> u32 {
+    (seed ^ (seed >> 32)) as u32
+}
+
+/// The checksum of what `sum` is of, and of `part` behind it.
+pub(crate) fn append(sum: u32, part: &[u8]) -> u32 {
+    crc32c::crc32c_append(sum, part)
 }
 
 #[cfg(test)]

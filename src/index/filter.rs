@@ -66,17 +66,27 @@ impl Filter {
         block.is_some_and(|block| Self::bits(key).all(|(word, mask)| block[word] & mask != 0))
     }
 
-    pub(crate) fn encode(&self) -> impl Iterator<Item = [u8; 8]> + '_ {
-        self.0.iter().flatten().map(|word| word.to_le_bytes())
+    /// The filter as runs hold it, in pieces of this many blocks: it may be large.
+    pub(crate) fn encode(&self, blocks: usize) -> impl Iterator<Item = Vec<u8>> + '_ {
+        let words = |piece: &[[u64; WORDS]]| {
+            let bytes = piece.as_flattened().iter().map(|word| word.to_le_bytes());
+            bytes.flatten().collect()
+        };
+        self.0.chunks(blocks).map(words)
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Self {
-        let (blocks, _) = bytes.as_chunks::<BLOCK>();
-        let words = |block: &[u8; BLOCK]| {
+    /// A filter of so many blocks to come.
+    pub(crate) fn decoder(blocks: usize) -> Self {
+        Self(Vec::with_capacity(blocks))
+    }
+
+    /// Takes in the next piece of what [`Filter::encode`] gave.
+    pub(crate) fn decode(&mut self, piece: &[u8]) {
+        let (blocks, _) = piece.as_chunks::<BLOCK>();
+        self.0.extend(blocks.iter().map(|block| {
             let (words, _) = block.as_chunks::<8>();
             std::array::from_fn(|at| u64::from_le_bytes(words[at]))
-        };
-        Self(blocks.iter().map(words).collect())
+        }));
     }
 }
 
@@ -94,7 +104,8 @@ mod tests {
         assert!((0..20_000).all(|number| filter.may_have(key(number))));
         let passed = (20_000..120_000).filter(|number| filter.may_have(key(*number)));
         assert!(passed.count() < 2_000, "under 2 % of 100,000");
-        let bytes: Vec<u8> = filter.encode().flatten().collect();
-        assert_eq!(Filter::decode(&bytes).0, filter.0);
+        let mut again = Filter::decoder(filter.len());
+        filter.encode(7).for_each(|piece| again.decode(&piece));
+        assert_eq!(again.0, filter.0);
     }
 }

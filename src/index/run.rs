@@ -18,7 +18,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::checksum::checksum;
+use crate::checksum::{self, checksum};
 use crate::codec::Decoder;
 use crate::cursor::{FeedId, StreamId};
 use crate::error::{Error, Result};
@@ -132,10 +132,19 @@ impl Run {
         let (shape, filter_blocks, filter_sum) =
             decode_header(&header, name).ok_or_else(damaged)?;
         let [count, homes, blocks] = shape;
-        let mut bytes = vec![0; filter_blocks as usize * filter::BLOCK];
-        file.read_exact_at(&mut bytes, block_at(blocks))
-            .map_err(failed("read"))?;
-        if checksum(name.id, &[&bytes]) != filter_sum {
+        let mut filter = Filter::decoder(filter_blocks as usize);
+        let (mut at, mut sum) = (block_at(blocks), checksum::begin(name.id));
+        let end = at + filter_blocks * filter::BLOCK as u64;
+        let mut piece = vec![0; BUFFER];
+        while at < end {
+            let len = (end - at).min(BUFFER as u64);
+            let piece = &mut piece[..len as usize];
+            file.read_exact_at(piece, at).map_err(failed("read"))?;
+            sum = checksum::append(sum, piece);
+            filter.decode(piece);
+            at += len;
+        }
+        if sum != filter_sum {
             return Err(Error::corrupt(&path, block_at(blocks), "index filter"));
         }
         Ok(Self {
@@ -145,7 +154,7 @@ impl Run {
             count,
             homes,
             blocks,
-            filter: Filter::decode(&bytes),
+            filter,
         })
     }
 
@@ -394,10 +403,15 @@ impl<'a> RunWriter<'a> {
             }
             self.run.filter = filter;
         }
-        let filter: Vec<u8> = self.run.filter.encode().flatten().collect();
-        self.buffer.extend_from_slice(&filter);
-        self.flush()?;
-        let header = self.header(checksum(self.run.name.id, &[&filter]));
+        let mut sum = checksum::begin(self.run.name.id);
+        let filter = std::mem::replace(&mut self.run.filter, Filter::decoder(0));
+        for piece in filter.encode(BUFFER / filter::BLOCK) {
+            sum = checksum::append(sum, &piece);
+            self.buffer = piece;
+            self.flush()?;
+        }
+        self.run.filter = filter;
+        let header = self.header(sum);
         let failed = |error| Error::io("write", &self.run.path, error);
         self.run.file.write_all_at(&[&header], 0).map_err(failed)?;
         self.sync()?;
@@ -405,9 +419,14 @@ impl<'a> RunWriter<'a> {
             .sync_dir(self.dir)
             .map_err(|error| Error::io("sync directory", self.dir, error))?;
         self.finished = true;
-        let Run { name, .. } = self.run;
-        // As every later open does; and it closes what was open for writing.
-        Run::open(self.storage, self.dir, name)
+        let run = &mut self.run;
+        Ok(Run {
+            name: run.name,
+            path: std::mem::take(&mut run.path),
+            file: run.file.clone(),
+            filter: std::mem::replace(&mut run.filter, Filter::decoder(0)),
+            ..*run
+        })
     }
 
     fn header(&self, filter_sum: u32) -> [u8; HEADER] {
