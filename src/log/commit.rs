@@ -18,6 +18,7 @@ use crate::feed::frame_ref::FrameRef;
 use crate::log::format::{FRAME_HEADER_LEN, Identity, SEGMENT_HEADER_LEN, SegmentHeader};
 use crate::log::frame::{Frame, FramePool};
 use crate::log::segment::Segment;
+use crate::log::spares::Spares;
 use crate::log::{LogPosition, Lsn, SegmentId};
 use crate::options::Durability;
 use crate::publish::{Place, Publication};
@@ -114,6 +115,7 @@ pub(crate) struct Log {
     turn: Condvar,
     tail: Mutex<Tail>,
     segments: RwLock<BTreeMap<SegmentId, Arc<Segment>>>,
+    spares: Spares,
     pub(crate) frames: FramePool,
     /// How many times waiting commits were aborted; see [`Log::enqueue`].
     aborts: AtomicU64,
@@ -187,6 +189,7 @@ impl Log {
                 synced_once: false,
             }),
             segments: RwLock::new(setup.segments),
+            spares: Spares::default(),
             frames: FramePool::default(),
             aborts: AtomicU64::new(0),
             written: AtomicU64::new(durable.0),
@@ -213,8 +216,15 @@ impl Log {
         self.segments.write().insert(pack.id(), pack);
     }
 
-    /// Removes a file that no directory names. Who still reads from it goes on doing so.
-    pub(crate) fn remove(&self, segment: &Segment) -> Result<()> {
+    /// Removes a file that no directory names, or keeps it to be a segment again. Who still reads
+    /// from it goes on doing so.
+    pub(crate) fn remove(&self, segment: &Arc<Segment>) -> Result<()> {
+        let storage = self.storage.as_ref();
+        let size = self.segment_size();
+        if self.spares.keep(storage, &self.dir, segment, size) {
+            self.segments.write().remove(&segment.id());
+            return Ok(());
+        }
         match self.storage.remove(&segment.path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(Error::io("remove", &segment.path, error));
@@ -408,8 +418,10 @@ impl Log {
         self.wait(&ticket, Stage::Durable)
     }
 
-    /// Gives back the space that was reserved ahead; harmless if it fails.
+    /// Gives back the space that was reserved ahead, and what was kept for new segments; harmless if
+    /// it fails.
     pub(crate) fn trim(&self) {
+        self.spares.give_up(self.storage.as_ref());
         let mut tail = self.tail.lock();
         if self.check_healthy().is_ok() && tail.segment.file.set_len(tail.offset).is_ok() {
             tail.allocated = tail.offset;
@@ -578,8 +590,12 @@ impl Log {
             chain,
         };
         let reserve = SEGMENT_HEADER_LEN as u64 + frame_len;
-        let segment = Segment::create(self.storage.as_ref(), &self.dir, header, &[], reserve)?;
-        Ok(Arc::new(segment))
+        let storage = self.storage.as_ref();
+        let segment = match self.spares.take() {
+            Some(spare) => Segment::reuse(storage, &self.dir, header, &spare),
+            None => Segment::create(storage, &self.dir, header, &[], reserve),
+        };
+        segment.map(Arc::new)
     }
 
     /// Removes segments that were made for a group which is not written after all. If even that

@@ -3,7 +3,7 @@
 //!
 //! * [`format`]: the bytes of segment headers, frames and record entries
 //! * [`frame`]: building a frame from classified records
-//! * [`segment`]: one append-only file
+//! * [`segment`]: one append-only file; [`spares`]: files that become segments again
 //! * [`pack`]: the file that compaction writes; [`manifest`]: which files are in force
 //! * [`commit`]: the commit queue, its leader, and the durable watermark
 //! * [`scan`]: walking frames after an open, telling a torn tail from damage
@@ -15,6 +15,7 @@ pub(crate) mod manifest;
 pub(crate) mod pack;
 pub(crate) mod scan;
 pub(crate) mod segment;
+pub(crate) mod spares;
 
 use std::path::{Path, PathBuf};
 
@@ -37,7 +38,8 @@ const SEGMENT_SUFFIX: &str = ".seg";
 const PACK_SUFFIX: &str = ".pack";
 /// Set in the ids of packs.
 const PACK: u64 = 1 << 63;
-pub(crate) const TEMPORARY_SUFFIX: &str = ".tmp";
+const TEMPORARY_SUFFIX: &str = ".tmp";
+const SPARE_SUFFIX: &str = ".spare";
 
 impl SegmentId {
     /// The id of a pack.
@@ -70,6 +72,16 @@ impl SegmentId {
     /// The path of the file until it is whole.
     pub(crate) fn temporary_path(self, dir: &Path) -> PathBuf {
         dir.join(self.name() + TEMPORARY_SUFFIX)
+    }
+
+    /// The path of a file that is kept to become a segment again.
+    pub(crate) fn spare_path(self, dir: &Path) -> PathBuf {
+        dir.join(self.name() + SPARE_SUFFIX)
+    }
+
+    /// Whether a file of this name is no part of the log, so that an open removes it.
+    pub(crate) fn is_stray(name: &str) -> bool {
+        name.ends_with(TEMPORARY_SUFFIX) || name.ends_with(SPARE_SUFFIX)
     }
 
     pub(crate) fn parse(name: &str) -> Option<Self> {

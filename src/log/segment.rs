@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::log::SegmentId;
 use crate::log::format::{HeaderError, SEGMENT_HEADER_LEN, SegmentHeader};
+use crate::log::spares::Spare;
 use crate::storage::{OpenMode, Storage, StorageFile};
 
 /// Space is reserved in steps of this size, so that most appends change no file metadata.
@@ -57,6 +58,39 @@ impl Segment {
                 return Err(Error::io("create", &path, error));
             }
         };
+        Self::name(storage, dir, header, file)
+    }
+
+    /// Makes a segment of a file that is in no use any more. What stands behind its header is told
+    /// from frames of the segment by the nonce.
+    pub(crate) fn reuse(
+        storage: &dyn Storage,
+        dir: &Path,
+        header: SegmentHeader,
+        spare: &Spare,
+    ) -> Result<Self> {
+        let path = header.id.path(dir);
+        let temporary = header.id.temporary_path(dir);
+        let file = spare.file();
+        // Order: the name that it had must be gone for good before the file says something else.
+        let prepare = || -> std::io::Result<()> {
+            storage.rename(&spare.path, &temporary)?;
+            storage.sync_dir(dir)?;
+            file.write_all_at(&[&header.encode()], 0)?;
+            file.sync_data()
+        };
+        prepare().map_err(|error| Error::io("create", &path, error))?;
+        Self::name(storage, dir, header, file)
+    }
+
+    /// Gives a file that is whole and on stable storage its name.
+    fn name(
+        storage: &dyn Storage,
+        dir: &Path,
+        header: SegmentHeader,
+        file: Arc<dyn StorageFile>,
+    ) -> Result<Self> {
+        let path = header.id.path(dir);
         // From here on the segment may exist, so even a full disk is a failure that poisons.
         let failed = |op, path: &Path, source| Error::Io {
             op,
@@ -64,7 +98,7 @@ impl Segment {
             source,
         };
         storage
-            .rename(&temporary, &path)
+            .rename(&header.id.temporary_path(dir), &path)
             .map_err(|error| failed("create", &path, error))?;
         storage
             .sync_dir(dir)

@@ -26,7 +26,7 @@ use crate::log::format::{
 use crate::log::manifest::Manifest;
 use crate::log::scan::{Scan, Scanned, in_force, scan};
 use crate::log::segment::Segment;
-use crate::log::{LogPosition, Lsn, SegmentId, TEMPORARY_SUFFIX};
+use crate::log::{LogPosition, Lsn, SegmentId};
 use crate::options::Options;
 use crate::publish::Place;
 use crate::recovery::packs::Packed;
@@ -180,7 +180,7 @@ fn open_segments(storage: &dyn Storage, dir: &Path) -> Result<(Files, Files)> {
         .map_err(|error| Error::io("list", dir, error))?;
     let mut segments = Vec::new();
     for name in names {
-        if name.ends_with(TEMPORARY_SUFFIX) {
+        if SegmentId::is_stray(&name) {
             let path = dir.join(&name);
             storage
                 .remove(&path)
