@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, never, select};
 
 use crate::compaction::compact_if_idle;
 use crate::engine::Engine;
@@ -53,13 +53,15 @@ impl Background {
                 }
             }
         };
-        background.spawn("highwater", interval, stopped.clone(), keep_up)?;
+        let nudged = engine.log.nudged();
+        background.spawn("highwater", interval, stopped.clone(), nudged, keep_up)?;
         let tidy = {
             let engine = engine.clone();
             // A failure is met again by whoever needs the run, who is told.
             move || drop(engine.tidy_indexes(false))
         };
-        background.spawn("highwater-index", IDLE_INTERVAL, stopped.clone(), tidy)?;
+        let (stop_of, idle) = (stopped.clone(), never());
+        background.spawn("highwater-index", IDLE_INTERVAL, stop_of, idle, tidy)?;
         if engine.options.compaction {
             let engine = engine.clone();
             // Until it is known how much is needed: what is dead in the open segment stays.
@@ -67,7 +69,8 @@ impl Background {
             engine.log.set_segment_size(least);
             let mut compacted_at = 0;
             let clean_up = move || clean_up(&engine, &mut compacted_at);
-            background.spawn("highwater-compact", IDLE_INTERVAL, stopped, clean_up)?;
+            let name = "highwater-compact";
+            background.spawn(name, IDLE_INTERVAL, stopped, never(), clean_up)?;
         }
         Ok(background)
     }
@@ -77,11 +80,17 @@ impl Background {
         name: &str,
         interval: Duration,
         stopped: Receiver<()>,
+        nudged: Receiver<()>,
         mut work: impl FnMut() + Send + 'static,
     ) -> io::Result<()> {
         let run = move || {
-            while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-                work();
+            loop {
+                select! {
+                    // Nothing is ever sent there: it ends with the store.
+                    recv(stopped) -> _ => return,
+                    recv(nudged) -> _ => work(),
+                    default(interval) => work(),
+                }
             }
         };
         let thread = std::thread::Builder::new().name(name.to_owned());

@@ -6,11 +6,12 @@
 //! This holds in relaxed mode too: there a writer returns before the sync, but readers see the
 //! change only after it (see [`Log::flush`]).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::error::{Error, Result};
@@ -19,6 +20,8 @@ use crate::log::format::{FRAME_HEADER_LEN, Identity, SEGMENT_HEADER_LEN, Segment
 use crate::log::frame::{Frame, FramePool};
 use crate::log::segment::Segment;
 use crate::log::spares::Spares;
+pub(crate) use crate::log::ticket::{Stage, Ticket};
+use crate::log::unsynced::Unsynced;
 use crate::log::{LogPosition, Lsn, SegmentId};
 use crate::options::Durability;
 use crate::publish::{Place, Publication};
@@ -29,6 +32,8 @@ use crate::storage::Storage;
 /// out and then lost in a power failure is never given to another change.
 const UNSYNCED_RECORDS_MAX: u64 = 1 << 23;
 const UNSYNCED_BYTES_MAX: u64 = 64 << 20;
+/// With so much unsynced the background thread is nudged, so that it hardly ever comes to that.
+const UNSYNCED_BYTES_NUDGE: u64 = 8 << 20;
 pub(crate) const POSITION_JUMP: u64 = 1 << 24;
 const _: () = assert!(POSITION_JUMP >= 2 * UNSYNCED_RECORDS_MAX);
 
@@ -39,60 +44,24 @@ struct Commit {
     publication: Publication,
 }
 
-/// How far a commit has come. Written by the leader, under the queue lock.
-#[derive(Debug)]
-pub(crate) struct Ticket {
-    /// The last frame of the commit.
-    pub(crate) lsn: Lsn,
-    stage: AtomicU8,
-}
-
-/// The stages of a commit, in order.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-#[repr(u8)]
-pub(crate) enum Stage {
-    Queued = 0,
-    /// Handed to the operating system.
-    Written = 1,
-    /// On stable storage and published.
-    Durable = 2,
-    /// Not written, because the disk was full; nothing of it remains.
-    Aborted = 3,
-}
-
-impl Ticket {
-    pub(crate) fn reached(&self, stage: Stage) -> bool {
-        self.stage.load(Ordering::Acquire) >= stage as u8
-    }
-
-    pub(crate) fn is_published(&self) -> bool {
-        self.stage.load(Ordering::Acquire) == Stage::Durable as u8
-    }
-
-    pub(crate) fn is_aborted(&self) -> bool {
-        self.stage.load(Ordering::Acquire) == Stage::Aborted as u8
-    }
-}
-
 struct Queue {
     next_lsn: Lsn,
     waiting: Vec<Commit>,
     leading: bool,
+    /// Whether somebody syncs what was written, without being in a writer's way.
+    syncing: bool,
     /// Set once: no write is accepted any more.
     failure: Option<Arc<Error>>,
     closed: bool,
 }
 
-/// Where the leader appends. Guarded by a lock, but only the leader ever takes it.
+/// Where the leader appends. Guarded by a lock, which others than the leader take for moments only.
 struct Tail {
     segment: Arc<Segment>,
     offset: u64,
     allocated: u64,
     chain: u32,
-    /// Commits that are written but not synced, oldest first.
-    unsynced: VecDeque<(Arc<Ticket>, Publication)>,
-    unsynced_records: u64,
-    unsynced_bytes: u64,
+    unsynced: Unsynced,
     /// Whether anything was synced since the store was opened. The first commit always is: if all
     /// trace of it could be lost, the next open would not know to jump over its cursors.
     synced_once: bool,
@@ -123,6 +92,9 @@ pub(crate) struct Log {
     durable: AtomicU64,
     appended_bytes: AtomicU64,
     syncs: AtomicU64,
+    /// Held while a file is synced; whether that ever failed.
+    sync_failed: Mutex<bool>,
+    nudge: (Sender<()>, Receiver<()>),
 }
 
 /// What a log is opened with.
@@ -174,6 +146,7 @@ impl Log {
                 next_lsn: durable.next(),
                 waiting: Vec::new(),
                 leading: false,
+                syncing: false,
                 failure: None,
                 closed: false,
             }),
@@ -183,9 +156,7 @@ impl Log {
                 offset: setup.position.offset,
                 allocated,
                 chain: setup.position.chain,
-                unsynced: VecDeque::new(),
-                unsynced_records: 0,
-                unsynced_bytes: 0,
+                unsynced: Unsynced::default(),
                 synced_once: false,
             }),
             segments: RwLock::new(setup.segments),
@@ -196,6 +167,8 @@ impl Log {
             durable: AtomicU64::new(durable.0),
             appended_bytes: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
+            sync_failed: Mutex::new(false),
+            nudge: bounded(1),
         })
     }
 
@@ -311,10 +284,7 @@ impl Log {
             .last()
             .map_or(self.durable(), |frame| frame.header.lsn);
         publication.lsn = lsn;
-        let ticket = Arc::new(Ticket {
-            lsn,
-            stage: AtomicU8::new(Stage::Queued as u8),
-        });
+        let ticket = Arc::new(Ticket::queued(lsn));
         queue.waiting.push(Commit {
             ticket: ticket.clone(),
             frames,
@@ -356,23 +326,62 @@ impl Log {
         }
     }
 
-    /// Syncs and publishes everything that was acknowledged before the call.
+    /// Syncs and publishes everything that was acknowledged before the call. Writers in relaxed
+    /// durability go on meanwhile.
     pub(crate) fn flush(&self) -> Result<()> {
         let target = self.written.load(Ordering::Acquire);
         let mut queue = self.queue.lock();
         while self.durable.load(Ordering::Acquire) < target {
             queue.check_healthy()?;
-            if queue.leading {
+            if queue.syncing {
                 self.turn.wait(&mut queue);
                 continue;
             }
-            queue.leading = true;
+            queue.syncing = true;
             drop(queue);
-            let led = self.lead(Vec::new(), true);
+            let synced = self.sync_behind();
             queue = self.queue.lock();
-            self.step_down(&mut queue, led);
+            queue.syncing = false;
+            self.note(&mut queue, synced);
         }
         Ok(())
+    }
+
+    /// Syncs what is written by now, and publishes that much. The tail is free while it syncs.
+    fn sync_behind(&self) -> Result<()> {
+        let (segment, through) = {
+            let tail = self.tail.lock();
+            match tail.unsynced.newest() {
+                // What is in older segments was synced when those were left.
+                Some(newest) => (tail.segment.clone(), newest),
+                None => return Ok(()),
+            }
+        };
+        self.sync(&segment)?;
+        self.publish_through(&mut self.tail.lock(), through);
+        Ok(())
+    }
+
+    /// Syncs a file of the log. One at a time, and none after one that failed: a later one might
+    /// succeed although what the first was for is lost.
+    fn sync(&self, segment: &Segment) -> Result<()> {
+        let mut failed = self.sync_failed.lock();
+        if *failed {
+            return Err(Error::Io {
+                op: "sync",
+                path: segment.path.clone(),
+                source: std::io::Error::other("an earlier sync failed"),
+            });
+        }
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        let synced = segment.sync();
+        *failed = synced.is_err();
+        synced
+    }
+
+    /// Is told something when so much is unsynced that it should not wait for the next interval.
+    pub(crate) fn nudged(&self) -> Receiver<()> {
+        self.nudge.1.clone()
     }
 
     /// Refuses writes from now on, waits for a running group, and gives up nothing acknowledged.
@@ -401,10 +410,7 @@ impl Log {
         frame.header.lsn = queue.next_lsn;
         queue.next_lsn = queue.next_lsn.next();
         let lsn = frame.header.lsn;
-        let ticket = Arc::new(Ticket {
-            lsn,
-            stage: AtomicU8::new(Stage::Queued as u8),
-        });
+        let ticket = Arc::new(Ticket::queued(lsn));
         let publication = Publication {
             lsn,
             ..Publication::default()
@@ -467,7 +473,12 @@ impl Log {
 
     fn step_down(&self, queue: &mut Queue, led: Result<(), Error>) {
         queue.leading = false;
-        if let Err(cause) = led {
+        self.note(queue, led);
+    }
+
+    /// Takes note of how a write or a sync ended, and has everybody look again.
+    fn note(&self, queue: &mut Queue, ended: Result<(), Error>) {
+        if let Err(cause) = ended {
             queue.failure.get_or_insert(Arc::new(cause));
         }
         self.turn.notify_all();
@@ -490,8 +501,6 @@ impl Log {
         });
         for commit in group {
             for frame in &commit.frames {
-                tail.unsynced_records += u64::from(frame.header.count);
-                tail.unsynced_bytes += frame.header.frame_len();
                 self.appended_bytes
                     .fetch_add(frame.header.frame_len(), Ordering::Relaxed);
             }
@@ -502,23 +511,26 @@ impl Log {
             if self.publishes_before_sync {
                 commit.publication.publish();
             }
-            tail.unsynced.push_back((commit.ticket, commit.publication));
+            tail.unsynced
+                .push(commit.ticket, commit.publication, &commit.frames);
             commit
                 .frames
                 .into_iter()
                 .for_each(|frame| self.frames.put_back(frame));
         }
-        let at_risk = tail.unsynced_records >= UNSYNCED_RECORDS_MAX
-            || tail.unsynced_bytes >= UNSYNCED_BYTES_MAX
-            || !tail.synced_once;
+        let (records, bytes) = tail.unsynced.at_risk();
+        let at_risk =
+            records >= UNSYNCED_RECORDS_MAX || bytes >= UNSYNCED_BYTES_MAX || !tail.synced_once;
         if (sync || at_risk) && !tail.unsynced.is_empty() {
             return self.sync_and_publish(tail);
         }
+        if bytes >= UNSYNCED_BYTES_NUDGE {
+            // If it was nudged already, it is on its way.
+            let _ = self.nudge.0.try_send(());
+        }
         // Only now: what had to be synced first is not acknowledged if that sync failed. Waiters
         // look again when the leader steps down.
-        for (ticket, _) in &tail.unsynced {
-            ticket.stage.store(Stage::Written as u8, Ordering::Release);
-        }
+        tail.unsynced.note_written();
         Ok(())
     }
 
@@ -656,8 +668,7 @@ impl Log {
     }
 
     fn leave_segment(&self, tail: &mut Tail, next: &Arc<Segment>) -> Result<()> {
-        self.syncs.fetch_add(1, Ordering::Relaxed);
-        tail.segment.sync()?;
+        self.sync(&tail.segment)?;
         // Gives back what was reserved; harmless if it does not happen.
         let _ = tail.segment.file.set_len(tail.offset);
         self.segments.write().insert(next.id(), next.clone());
@@ -669,19 +680,22 @@ impl Log {
 
     /// The heart of the visibility rule: first the sync, then the readers.
     fn sync_and_publish(&self, tail: &mut Tail) -> Result<()> {
-        self.syncs.fetch_add(1, Ordering::Relaxed);
-        tail.segment.sync()?;
-        tail.synced_once = true;
-        tail.unsynced_records = 0;
-        tail.unsynced_bytes = 0;
-        let unsynced = std::mem::take(&mut tail.unsynced);
-        for (ticket, publication) in unsynced {
-            publication.publish();
-            self.durable.fetch_max(ticket.lsn.0, Ordering::AcqRel);
-            ticket.stage.store(Stage::Durable as u8, Ordering::Release);
-            publication.let_go();
+        self.sync(&tail.segment)?;
+        if let Some(newest) = tail.unsynced.newest() {
+            self.publish_through(tail, newest);
         }
         Ok(())
+    }
+
+    fn publish_through(&self, tail: &mut Tail, through: Lsn) {
+        tail.synced_once = true;
+        while let Some(commit) = tail.unsynced.pop(through) {
+            commit.publication.publish();
+            self.durable
+                .fetch_max(commit.ticket.lsn.0, Ordering::AcqRel);
+            commit.ticket.advance(Stage::Durable);
+            commit.publication.let_go();
+        }
     }
 
     /// Gives up a group that found no space, and every commit behind it, which may rest on it.
@@ -695,10 +709,7 @@ impl Log {
         let mut queue = self.queue.lock();
         let behind = std::mem::take(&mut queue.waiting);
         for commit in group.into_iter().chain(behind) {
-            commit
-                .ticket
-                .stage
-                .store(Stage::Aborted as u8, Ordering::Release);
+            commit.ticket.advance(Stage::Aborted);
         }
         self.aborts.fetch_add(1, Ordering::AcqRel);
         Ok(())

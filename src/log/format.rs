@@ -331,10 +331,14 @@ impl FrameHeader {
         self.entries_len() + packing
     }
 
+    /// Length of everything between the header and the padding.
+    pub(crate) fn content_len(&self) -> u64 {
+        self.columns_len() + u64::from(self.ids_len) + u64::from(self.bodies_len)
+    }
+
     /// Length of the frame in its segment, in bytes, padding included.
     pub(crate) fn frame_len(&self) -> u64 {
-        let content = self.columns_len() + u64::from(self.ids_len) + u64::from(self.bodies_len);
-        (FRAME_HEADER_LEN as u64 + content).next_multiple_of(FRAME_ALIGN as u64)
+        (FRAME_HEADER_LEN as u64 + self.content_len()).next_multiple_of(FRAME_ALIGN as u64)
     }
 }
 

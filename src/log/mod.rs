@@ -5,7 +5,8 @@
 //! * [`frame`]: building a frame from classified records
 //! * [`segment`]: one append-only file; [`spares`]: files that become segments again
 //! * [`pack`]: the file that compaction writes; [`manifest`]: which files are in force
-//! * [`commit`]: the commit queue, its leader, and the durable watermark
+//! * [`commit`]: the commit queue, its leader, and the durable watermark; [`unsynced`]: what relaxed
+//!   durability has written so far
 //! * [`scan`]: walking frames after an open, telling a torn tail from damage
 
 pub(crate) mod commit;
@@ -16,6 +17,8 @@ pub(crate) mod pack;
 pub(crate) mod scan;
 pub(crate) mod segment;
 pub(crate) mod spares;
+pub(crate) mod ticket;
+pub(crate) mod unsynced;
 
 use std::path::{Path, PathBuf};
 

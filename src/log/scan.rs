@@ -122,12 +122,13 @@ impl Scanned {
         }
     }
 
-    /// The frame's bytes after its header.
+    /// The frame's bytes after its header. Padding is zero, whatever a torn write has left there.
     pub(crate) fn content(&self) -> Result<Vec<u8>> {
         let len = self.header.frame_len() - FRAME_HEADER_LEN as u64;
         let mut bytes = vec![0; len as usize];
+        let used = self.header.content_len() as usize;
         self.segment
-            .read(&mut bytes, self.offset + FRAME_HEADER_LEN as u64)?;
+            .read(&mut bytes[..used], self.offset + FRAME_HEADER_LEN as u64)?;
         Ok(bytes)
     }
 
@@ -309,8 +310,7 @@ pub(crate) fn damage_or(
 /// it says nothing about where the log ends; but somebody has written there.
 pub(crate) fn stray_padding(frame: &Scanned) -> Result<Option<u64>> {
     let header = &frame.header;
-    let content = header.columns_len() + u64::from(header.ids_len) + u64::from(header.bodies_len);
-    let used = FRAME_HEADER_LEN as u64 + content;
+    let used = FRAME_HEADER_LEN as u64 + header.content_len();
     let mut padding = vec![0; (header.frame_len() - used) as usize];
     frame.segment.read(&mut padding, frame.offset + used)?;
     let stray = padding.iter().position(|byte| *byte != 0);

@@ -1,0 +1,52 @@
+//! What a writer holds of its commit while that is on its way to the disk.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crate::log::Lsn;
+
+/// How far a commit has come. Written by the leader, under the queue lock.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    /// The last frame of the commit.
+    pub(crate) lsn: Lsn,
+    stage: AtomicU8,
+}
+
+/// The stages of a commit, in order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub(crate) enum Stage {
+    Queued = 0,
+    /// Handed to the operating system.
+    Written = 1,
+    /// On stable storage and published.
+    Durable = 2,
+    /// Not written, because the disk was full; nothing of it remains.
+    Aborted = 3,
+}
+
+impl Ticket {
+    /// Of a commit that was just put into the queue.
+    pub(crate) fn queued(lsn: Lsn) -> Self {
+        Self {
+            lsn,
+            stage: AtomicU8::new(Stage::Queued as u8),
+        }
+    }
+
+    pub(crate) fn advance(&self, stage: Stage) {
+        self.stage.store(stage as u8, Ordering::Release);
+    }
+
+    pub(crate) fn reached(&self, stage: Stage) -> bool {
+        self.stage.load(Ordering::Acquire) >= stage as u8
+    }
+
+    pub(crate) fn is_published(&self) -> bool {
+        self.stage.load(Ordering::Acquire) == Stage::Durable as u8
+    }
+
+    pub(crate) fn is_aborted(&self) -> bool {
+        self.stage.load(Ordering::Acquire) == Stage::Aborted as u8
+    }
+}

@@ -1,0 +1,76 @@
+//! Commits that are written but not synced, in relaxed durability: nobody sees them yet, and a power
+//! failure may take them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::log::Lsn;
+use crate::log::frame::Frame;
+use crate::log::ticket::{Stage, Ticket};
+use crate::publish::Publication;
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Unsynced {
+    /// Oldest first.
+    commits: VecDeque<Written>,
+    records: u64,
+    bytes: u64,
+}
+
+/// A commit in the log's files.
+pub(crate) struct Written {
+    pub(crate) ticket: Arc<Ticket>,
+    pub(crate) publication: Publication,
+    records: u64,
+    bytes: u64,
+}
+
+impl Unsynced {
+    pub(crate) fn push(&mut self, ticket: Arc<Ticket>, publication: Publication, frames: &[Frame]) {
+        let headers = || frames.iter().map(|frame| &frame.header);
+        let commit = Written {
+            ticket,
+            publication,
+            records: headers().map(|header| u64::from(header.count)).sum(),
+            bytes: headers().map(|header| header.frame_len()).sum(),
+        };
+        self.records += commit.records;
+        self.bytes += commit.bytes;
+        self.commits.push_back(commit);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.commits.is_empty()
+    }
+
+    /// Records, and bytes of frames, that are at risk.
+    pub(crate) fn at_risk(&self) -> (u64, u64) {
+        (self.records, self.bytes)
+    }
+
+    /// The last frame of the newest of them.
+    pub(crate) fn newest(&self) -> Option<Lsn> {
+        self.commits.back().map(|commit| commit.ticket.lsn)
+    }
+
+    /// Lets those who wait for no more than that know that everything is written.
+    pub(crate) fn note_written(&self) {
+        // What was noted before is at the front.
+        let new = self.commits.iter().rev();
+        new.take_while(|commit| !commit.ticket.reached(Stage::Written))
+            .for_each(|commit| commit.ticket.advance(Stage::Written));
+    }
+
+    /// Takes out the oldest one, unless it is newer than `through`.
+    pub(crate) fn pop(&mut self, through: Lsn) -> Option<Written> {
+        let oldest = self.commits.front()?;
+        if oldest.ticket.lsn > through {
+            return None;
+        }
+        let commit = self.commits.pop_front()?;
+        self.records -= commit.records;
+        self.bytes -= commit.bytes;
+        Some(commit)
+    }
+}
