@@ -79,12 +79,9 @@ pub(crate) enum Bodies<'a> {
     Plain(&'a Codec),
 }
 
-/// A record in a buffer.
+/// Where a located record is in a buffer.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
-    pub(crate) position: u64,
-    pub(crate) time: u64,
-    pub(crate) entry: Entry,
     pub(crate) id: Range<usize>,
     /// The record's earlier [lives](crate::feed::lives), encoded.
     pub(crate) lives: Range<usize>,
@@ -160,9 +157,8 @@ impl Span {
         })
     }
 
-    /// Reads the entries of the wanted records.
-    pub(crate) fn locate(&self, located: &mut Vec<Located>) -> Result<()> {
-        let mut table = Vec::new();
+    /// Reads the entries of the wanted records; `table` is memory to read them into.
+    pub(crate) fn locate(&self, table: &mut Vec<u8>, located: &mut Vec<Located>) -> Result<()> {
         let mut at = 0;
         while at < self.wanted.len() {
             let start = self.place(at).0;
@@ -175,11 +171,8 @@ impl Span {
             // The entry before the first tells where the first starts.
             let from = start.saturating_sub(1);
             table.resize((end - from + 1) as usize * ENTRY_LEN, 0);
-            self.segment.read(&mut table, self.entry_at(from))?;
-            let entries = entry_table(&table);
-            for wanted in at..after {
-                located.push(self.locate_one(entries, from, wanted)?);
-            }
+            self.segment.read(table, self.entry_at(from))?;
+            self.locate_run(at..after, from, entry_table(table), located)?;
             at = after;
         }
         Ok(())
@@ -197,39 +190,50 @@ impl Span {
         self.entries_at + u64::from(index) * ENTRY_LEN as u64
     }
 
-    fn locate_one(&self, table: &[[u8; ENTRY_LEN]], from: u32, at: usize) -> Result<Located> {
-        let (index, time) = self.place(at);
-        let damaged = || Error::corrupt(&self.segment.path, self.entry_at(index), "record entry");
-        let decode = |index: u32| {
-            let raw = table.get((index - from) as usize).ok_or_else(damaged)?;
-            Ok::<_, Error>((*raw, Entry::decode(raw).ok_or_else(damaged)?))
-        };
-        let (raw, entry) = decode(index)?;
-        let (id_start, body_start) = match index.checked_sub(1) {
-            Some(before) => {
-                let before = decode(before)?.1;
-                (before.id_end, before.body_end)
+    /// Locates wanted records whose entries are in a table that begins with the frame's `from`th.
+    fn locate_run(
+        &self,
+        run: Range<usize>,
+        from: u32,
+        table: &[[u8; ENTRY_LEN]],
+        located: &mut Vec<Located>,
+    ) -> Result<()> {
+        located.reserve(run.len());
+        // Which record of the frame comes next, and where its id and its payload start.
+        let (mut next, mut id_start, mut body_start) = (0, 0, 0);
+        for at in run {
+            let (index, time) = self.place(at);
+            let entry_at = self.entry_at(index);
+            let damaged = || Error::corrupt(&self.segment.path, entry_at, "record entry");
+            let raw = |index: u32| table.get((index - from) as usize).ok_or_else(damaged);
+            let decode = |raw| Entry::decode(raw).ok_or_else(damaged);
+            if index != next {
+                let before = decode(raw(index - 1)?)?;
+                (id_start, body_start) = (before.id_end, before.body_end);
             }
-            None => (0, 0),
-        };
-        let plausible = id_start <= entry.id_end
-            && entry.id_end <= self.ids_len
-            && body_start <= entry.body_end
-            && entry.body_end <= self.bodies_len
-            && index < self.count;
-        if !plausible {
-            return Err(damaged());
+            let raw = raw(index)?;
+            let entry = decode(raw)?;
+            let plausible = id_start <= entry.id_end
+                && entry.id_end <= self.ids_len
+                && body_start <= entry.body_end
+                && entry.body_end <= self.bodies_len
+                && index < self.count;
+            if !plausible {
+                return Err(damaged());
+            }
+            located.push(Located {
+                position: self.first + u64::from(self.wanted[at]),
+                time,
+                entry,
+                raw: *raw,
+                id_start,
+                body_start,
+                entry_at,
+                pruned: entry.pruned,
+            });
+            (next, id_start, body_start) = (index + 1, entry.id_end, entry.body_end);
         }
-        Ok(Located {
-            position: self.first + u64::from(self.wanted[at]),
-            time,
-            entry,
-            raw,
-            id_start,
-            body_start,
-            entry_at: self.entry_at(index),
-            pruned: entry.pruned,
-        })
+        Ok(())
     }
 
     /// Reads ids, and payloads if wanted, of records located in this span into `buffer`.
@@ -262,6 +266,7 @@ impl Span {
             self.ids_at + u64::from(first.id_start),
         )?;
         let first_row = rows.len();
+        rows.reserve(located.len());
         for record in located {
             let start = ids_start + (record.id_start - first.id_start) as usize;
             let id = start..ids_start + (record.entry.id_end - first.id_start) as usize;
@@ -279,9 +284,6 @@ impl Span {
             let behind = Lives::behind(&record.entry, text).len();
             let lives = id.start + id_len..id.start + id_len + behind;
             rows.push(Row {
-                position: record.position,
-                time: record.time,
-                entry: record.entry,
                 id: id.start..id.start + id_len,
                 lives,
                 body: 0..0,

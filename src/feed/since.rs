@@ -95,9 +95,9 @@ impl Since {
         }
         let mut keys = None;
         if let Some(spans) = self.rest_of_commit(engine, feed)? {
-            let mut located = Vec::new();
+            let (mut table, mut located) = (Vec::new(), Vec::new());
             for span in spans {
-                span.locate(&mut located)?;
+                span.locate(&mut table, &mut located)?;
             }
             keys = Some(located.iter().map(|record| record.entry.key).collect());
         }
