@@ -125,13 +125,16 @@ impl<'a> Reader<'a> {
     /// Leaves of a span's records those that go onto the page, in ascending order. If it is full
     /// before the span's end: the position of the record that found no place.
     fn choose(&mut self, span: &Span) -> Result<Option<u64>> {
-        let list = self.list;
+        let (list, page) = (self.list, &mut *self.page);
+        let Scratch {
+            located, actions, ..
+        } = &mut *self.scratch;
         let mut stop = None;
         let mut chosen = 0;
-        for at in 0..self.scratch.located.len() {
-            let record = self.scratch.located[at];
+        for at in 0..located.len() {
+            let record = &located[at];
             let action = match &self.snapshot.since {
-                Some(since) => since.action(self.engine, self.feed, span, &record)?,
+                Some(since) => since.action(self.engine, self.feed, span, record)?,
                 None => Some(record.entry.action),
             };
             let Some(action) = action.filter(|action| list.filter.contains(*action)) else {
@@ -139,26 +142,26 @@ impl<'a> Reader<'a> {
             };
             let len = match list.metadata_only {
                 true => 0,
-                false => self.payload_len(&record)?,
+                false => payload_len(self.engine, self.feed, record)?,
             };
-            let count = self.page.len() + chosen;
-            let bytes = self.page.payload_bytes + len;
+            let count = page.len() + chosen;
+            let bytes = page.payload_bytes + len;
             let over = list.byte_budget != 0 && count > 0 && bytes > list.byte_budget;
             if count == list.limit || over {
                 stop = Some(record.position);
                 break;
             }
-            self.page.payload_bytes = bytes;
+            page.payload_bytes = bytes;
             if chosen < at {
-                self.scratch.located[chosen] = record;
+                located[chosen] = located[at];
             }
-            self.scratch.actions.push(action);
+            actions.push(action);
             chosen += 1;
         }
-        self.scratch.located.truncate(chosen);
+        located.truncate(chosen);
         if list.order == Order::Descending {
-            self.scratch.located.reverse();
-            self.scratch.actions.reverse();
+            located.reverse();
+            actions.reverse();
         }
         Ok(stop)
     }
@@ -214,20 +217,18 @@ impl<'a> Reader<'a> {
         }
         Ok(())
     }
+}
 
-    fn payload_len(&self, record: &Located) -> Result<usize> {
-        let len = if record.pruned {
-            0
-        } else if record.entry.payload_at_previous {
-            let holder = self
-                .engine
-                .payload_holder(self.feed, record.entry.previous)?;
-            holder.located.body_len()
-        } else {
-            record.body_len()
-        };
-        Ok(len as usize)
-    }
+fn payload_len(engine: &Engine, feed: &FeedState, record: &Located) -> Result<usize> {
+    let len = if record.pruned {
+        0
+    } else if record.entry.payload_at_previous {
+        let holder = engine.payload_holder(feed, record.entry.previous)?;
+        holder.located.body_len()
+    } else {
+        record.body_len()
+    };
+    Ok(len as usize)
 }
 
 /// The version that holds the payload of a deleted record.

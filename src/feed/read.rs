@@ -265,27 +265,34 @@ impl Span {
             &mut buffer[ids_start..],
             self.ids_at + u64::from(first.id_start),
         )?;
+        // Where all are text, a part of it is text if it starts and ends between characters.
+        let ids = &buffer[ids_start..];
+        let all = std::str::from_utf8(ids).ok();
+        let is_text = |id: Range<usize>| match all {
+            Some(all) => all.is_char_boundary(id.start) && all.is_char_boundary(id.end),
+            None => std::str::from_utf8(&ids[id]).is_ok(),
+        };
         let first_row = rows.len();
         rows.reserve(located.len());
         for record in located {
-            let start = ids_start + (record.id_start - first.id_start) as usize;
-            let id = start..ids_start + (record.entry.id_end - first.id_start) as usize;
-            let text = &buffer[id.clone()];
+            let start = (record.id_start - first.id_start) as usize;
+            let place = &ids[start..(record.entry.id_end - first.id_start) as usize];
             let id_len = match record.entry.reborn {
-                true => Lives::id_len(text),
-                false => Some(text.len()),
+                true => Lives::id_len(place),
+                false => Some(place.len()),
             };
-            let id_len = id_len.filter(|len| std::str::from_utf8(&text[..*len]).is_ok());
-            let intact = Entry::is_intact(&record.raw, record.position, text);
+            let id_len = id_len.filter(|len| is_text(start..start + len));
+            let intact = Entry::is_intact(&record.raw, record.position, place);
             let Some(id_len) = id_len.filter(|_| intact) else {
                 let path = &self.segment.path;
                 return Err(Error::corrupt(path, record.entry_at, "record entry or id"));
             };
-            let behind = Lives::behind(&record.entry, text).len();
-            let lives = id.start + id_len..id.start + id_len + behind;
+            let start = ids_start + start;
+            let end = start + id_len;
+            let behind = Lives::behind(&record.entry, place).len();
             rows.push(Row {
-                id: id.start..id.start + id_len,
-                lives,
+                id: start..end,
+                lives: end..end + behind,
                 body: 0..0,
             });
         }

@@ -66,6 +66,9 @@ impl Since {
         record: &Located,
     ) -> Result<bool> {
         let first_seen = record.entry.first_seen;
+        if !record.entry.reborn && first_seen != self.time {
+            return Ok(first_seen < self.time);
+        }
         let lives = if record.entry.reborn && first_seen >= self.time {
             earlier_lives(span, record)?
         } else {
