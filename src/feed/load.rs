@@ -3,6 +3,7 @@
 
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::feed::ahead;
 use crate::feed::page::{List, Order, Page, PageRow};
 use crate::feed::read::{Bodies, Located, Row, Span};
 use crate::feed::scan::Snapshot;
@@ -51,14 +52,21 @@ pub(crate) fn read(
     engine: &Engine,
     feed: &FeedState,
     list: &List,
-    snapshot: &Snapshot,
+    mut snapshot: Snapshot,
     page: &mut Page,
 ) -> Result<bool> {
-    let mut reader = Reader::new(engine, feed, list, snapshot, page);
-    for span in &snapshot.spans {
-        reader.locate(span)?;
-        let stop = reader.choose(span)?;
-        reader.load(span)?;
+    let mut spans = std::mem::take(&mut snapshot.spans).into_iter();
+    let mut reader = Reader::new(engine, feed, list, &snapshot, page);
+    loop {
+        if !list.metadata_only {
+            ahead::read(spans.as_mut_slice());
+        }
+        let Some(span) = spans.next() else {
+            return Ok(false);
+        };
+        reader.locate(&span)?;
+        let stop = reader.choose(&span)?;
+        reader.load(&span)?;
         if let Some(position) = stop {
             // Everything before the record it stopped at was scanned.
             page.stop_at(match list.order {
@@ -68,7 +76,6 @@ pub(crate) fn read(
             return Ok(true);
         }
     }
-    Ok(false)
 }
 
 /// Adds everything that a snapshot found to a page, in the snapshot's order.

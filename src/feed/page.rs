@@ -317,7 +317,7 @@ pub(crate) fn list(engine: &Engine, feed: &Arc<FeedState>, list: &List) -> Resul
             let snapshot = scan::scan(engine, feed, list, after, wanted)?;
             scanned += snapshot.records();
             let (resume, more) = (snapshot.resume, snapshot.has_more);
-            let stopped = load::read(engine, feed, list, &snapshot, &mut page)?;
+            let stopped = load::read(engine, feed, list, snapshot, &mut page)?;
             if stopped || !more || page.len() == list.limit || scanned >= SCAN_MAX {
                 return Ok(page);
             }
@@ -325,7 +325,7 @@ pub(crate) fn list(engine: &Engine, feed: &Arc<FeedState>, list: &List) -> Resul
         }
     };
     let snapshot = scan::by_ids(engine, feed, list, after, ids)?;
-    load::read(engine, feed, list, &snapshot, &mut page)?;
+    load::read(engine, feed, list, snapshot, &mut page)?;
     Ok(page)
 }
 

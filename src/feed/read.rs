@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::checksum::checksum;
 use crate::compression::Codec;
 use crate::error::{Error, Result};
+use crate::feed::ahead::Ahead;
 use crate::feed::directory::FrameRef;
 use crate::feed::lives::Lives;
 use crate::index::IndexEntry;
@@ -35,6 +36,8 @@ pub(crate) struct Span {
     pub(crate) wanted: Vec<u32>,
     /// Of a packed frame: which record of the frame each of them is, and its commit time.
     packed: Option<Vec<(u32, u64)>>,
+    /// What was read before it was needed.
+    pub(crate) ahead: Option<Ahead>,
 }
 
 /// A wanted record whose entry was read.
@@ -154,6 +157,7 @@ impl Span {
             ids_len: frame.ids_len,
             bodies_len: frame.bodies_len,
             wanted,
+            ahead: None,
         })
     }
 
@@ -171,7 +175,7 @@ impl Span {
             // The entry before the first tells where the first starts.
             let from = start.saturating_sub(1);
             table.resize((end - from + 1) as usize * ENTRY_LEN, 0);
-            self.segment.read(table, self.entry_at(from))?;
+            self.read(table, self.entry_at(from))?;
             self.locate_run(at..after, from, entry_table(table), located)?;
             at = after;
         }
@@ -261,10 +265,8 @@ impl Span {
         }
         let ids_start = buffer.len();
         buffer.resize(ids_start + (last.entry.id_end - first.id_start) as usize, 0);
-        self.segment.read(
-            &mut buffer[ids_start..],
-            self.ids_at + u64::from(first.id_start),
-        )?;
+        let ids_at = self.ids_at + u64::from(first.id_start);
+        self.read(&mut buffer[ids_start..], ids_at)?;
         // Where all are text, a part of it is text if it starts and ends between characters.
         let ids = &buffer[ids_start..];
         let all = std::str::from_utf8(ids).ok();
@@ -329,8 +331,7 @@ impl Span {
             }
             let start = buffer.len();
             buffer.resize(start + (to - from) as usize, 0);
-            self.segment
-                .read(&mut buffer[start..], self.bodies_at + u64::from(from))?;
+            self.read(&mut buffer[start..], self.bodies_at + u64::from(from))?;
             for (record, row) in run.iter().zip(&mut rows[at..end]) {
                 if record.pruned {
                     continue;
@@ -356,8 +357,7 @@ impl Span {
     ) -> Result<()> {
         let from = run[0].body_start;
         let mut stored = vec![0; (to - from) as usize];
-        self.segment
-            .read(&mut stored, self.bodies_at + u64::from(from))?;
+        self.read(&mut stored, self.bodies_at + u64::from(from))?;
         for (record, row) in run.iter().zip(rows).filter(|(record, _)| !record.pruned) {
             let (begin, end) = (record.body_start - from, record.entry.body_end - from);
             let body = &stored[begin as usize..end as usize];
@@ -381,6 +381,30 @@ impl Span {
         }
         let offset = self.bodies_at + u64::from(record.body_start);
         Err(Error::corrupt(&self.segment.path, offset, "payload"))
+    }
+
+    /// Reads from the span's segment.
+    pub(crate) fn read(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let ahead = self.ahead.as_ref();
+        match ahead.and_then(|ahead| ahead.get(offset, buf.len())) {
+            Some(bytes) => buf.copy_from_slice(bytes),
+            None => self.segment.read(buf, offset)?,
+        }
+        Ok(())
+    }
+
+    /// Where the frame's records are in its segment, from the first entry to the last payload.
+    pub(crate) fn content(&self) -> Range<u64> {
+        self.entries_at..self.bodies_at + u64::from(self.bodies_len)
+    }
+
+    /// Whether another span is of the same segment.
+    pub(crate) fn is_beside(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.segment, &other.segment)
+    }
+
+    pub(crate) fn is_mostly_wanted(&self) -> bool {
+        self.wanted.len() >= self.count as usize / 2
     }
 
     /// The path of the span's segment, for errors.
