@@ -18,7 +18,8 @@ use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::feed::FeedKey;
 use crate::feed::directory::{Directory, FrameRef};
-use crate::feed::load::PayloadHolder;
+use crate::feed::load::{PayloadHolder, Scratch};
+use crate::feed::page::PageContent;
 use crate::feed::read::Span;
 use crate::feed::slot::FeedSlot;
 use crate::feed::state::{FeedState, Published, Writer};
@@ -30,6 +31,7 @@ use crate::log::Lsn;
 use crate::log::commit::{Log, Stage};
 use crate::log::manifest::Manifest;
 use crate::options::{FeedOptions, Options};
+use crate::pool::Pool;
 use crate::state::{Registration, State, StateKey};
 use crate::stats::FeedInfo;
 use crate::storage::StorageLock;
@@ -60,6 +62,9 @@ pub(crate) struct Engine {
     pub(crate) index_dir: PathBuf,
     /// Held while the files of the log are being replaced.
     pub(crate) packing: Mutex<()>,
+    /// Memory of pages that were read.
+    pub(crate) pages: Pool<PageContent>,
+    pub(crate) scratch: Pool<Scratch>,
     closed: AtomicBool,
     /// Bytes of log when the catalog was last saved.
     saved_bytes: AtomicU64,
@@ -115,6 +120,8 @@ impl Engine {
             manifest: Mutex::new(parts.manifest),
             compactor: Mutex::default(),
             packing: Mutex::default(),
+            pages: Pool::default(),
+            scratch: Pool::default(),
             closed: AtomicBool::new(false),
             saved_bytes: AtomicU64::new(0),
         }
@@ -598,7 +605,7 @@ impl Engine {
             Span::new(&self.log, frame, vec![(position - frame.first) as u32])?
         };
         let mut located = Vec::new();
-        span.locate(&mut located)?;
+        span.locate(&mut Vec::new(), &mut located)?;
         match located.first() {
             Some(&located) => Ok(PayloadHolder { span, located }),
             None => Err(Error::corrupt(span.path(), 0, "record entry")),

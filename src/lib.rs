@@ -54,6 +54,7 @@ mod index;
 mod json;
 mod log;
 mod options;
+mod pool;
 mod positions;
 mod publish;
 mod record;

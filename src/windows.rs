@@ -232,12 +232,13 @@ pub(crate) fn unseen(
         spans
     };
     let mut ids = Vec::new();
-    let (mut located, mut rows, mut buffer) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut table, mut buffer) = (Vec::new(), Vec::new());
+    let (mut located, mut rows) = (Vec::new(), Vec::new());
     for span in spans {
         located.clear();
         rows.clear();
         buffer.clear();
-        span.locate(&mut located)?;
+        span.locate(&mut table, &mut located)?;
         located.retain(|record| !record.is_deleted());
         span.load(&located, Bodies::Skipped, &mut buffer, &mut rows)?;
         for row in &rows {

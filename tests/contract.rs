@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use highwater::storage::{MemoryStorage, Survivors};
-use highwater::{Error, Expected, Feed, FeedOptions, Options, Outcome, Store};
+use highwater::{Action, Error, Expected, Feed, FeedOptions, List, Options, Outcome, Store};
 use serde_json::json;
 use serde_json::value::RawValue;
 
@@ -226,6 +226,32 @@ fn a_segment_without_frames_hides_nothing() {
                 .map(Result::unwrap)
                 .collect();
             assert_eq!(found, expected, "stopped at {stop}, {survivors:?}");
+        }
+    }
+}
+
+#[test]
+fn small_commits_share_reads_and_each_feed_sees_its_own() {
+    let disk = MemoryStorage::new();
+    let store = open(&disk);
+    let feeds = ["a", "b"].map(|model| store.feed("c", model).unwrap());
+    for n in 0..50 {
+        let record = (format!("id {n}"), format!("payload {n}"));
+        for feed in &feeds {
+            let _ = feed.batch_save_raw(std::slice::from_ref(&record)).unwrap();
+        }
+    }
+    let _ = feeds[0].batch_delete(&["id 7"]).unwrap();
+    for feed in &feeds {
+        let before = disk.counts().reads;
+        let page = feed.list(&List::new().filter(Action::Added)).unwrap();
+        let reads = disk.counts().reads - before;
+        assert!(reads <= 3, "{reads} reads");
+        let expected = if feed.key().model == "a" { 49 } else { 50 };
+        assert_eq!(page.len(), expected);
+        for record in page.iter() {
+            let payload = record.id.replace("id", "payload");
+            assert_eq!(record.payload, Some(payload.as_bytes()));
         }
     }
 }

@@ -92,7 +92,7 @@ impl<'a> Survivors<'a> {
         }
         let span = Span::new(&self.engine.log, frame, wanted)?;
         let mut located = Vec::new();
-        span.locate(&mut located)?;
+        span.locate(&mut Vec::new(), &mut located)?;
         for record in &mut located {
             // What a deleted record has its payload from is not covered by pruning that record's
             // older version.
@@ -102,7 +102,7 @@ impl<'a> Survivors<'a> {
         let (mut buffer, mut rows) = (Vec::new(), Vec::new());
         span.load(&located, Bodies::Stored, &mut buffer, &mut rows)?;
         for (record, row) in located.iter().zip(&rows) {
-            let holder = holders.contains(&((row.position - frame.first) as u32));
+            let holder = holders.contains(&((record.position - frame.first) as u32));
             self.push(frame, record, row, &mut buffer, holder, packer)?;
         }
         Ok(())
@@ -117,7 +117,7 @@ impl<'a> Survivors<'a> {
         holder: bool,
         packer: &mut Packer<'_, '_>,
     ) -> Result<()> {
-        let mut entry = row.entry;
+        let mut entry = record.entry;
         let mut body = row.body.clone();
         let own = buffer.len();
         if entry.payload_at_previous {
@@ -142,11 +142,11 @@ impl<'a> Survivors<'a> {
                 (stored, entry.plain_len) = (compressed, len);
             }
         }
-        let target = packer.frame_for(self.engine, row.position)?;
-        let origin = (frame.lsn, frame.origin(row.position));
+        let target = packer.frame_for(self.engine, record.position)?;
+        let origin = (frame.lsn, frame.origin(record.position));
         // With what stands behind the id.
         let ids = &buffer[row.id.start..][..record.ids_len() as usize];
-        target.push(row.position, origin, entry, ids, stored);
+        target.push(record.position, origin, entry, ids, stored);
         if holder {
             target.note_holder();
         }
@@ -162,7 +162,7 @@ impl<'a> Survivors<'a> {
         }
         let dead: Vec<u32> = (0..frame.span).filter(dead).collect();
         let mut located = Vec::new();
-        Span::new(&self.engine.log, frame, dead)?.locate(&mut located)?;
+        Span::new(&self.engine.log, frame, dead)?.locate(&mut Vec::new(), &mut located)?;
         let keys: Vec<Fingerprint> = located.iter().map(|record| record.entry.key).collect();
         let newest = self.engine.newest(self.feed, &keys)?;
         let mut holders = Vec::new();

@@ -141,10 +141,11 @@ fn samples(engine: &Engine, feed: &Arc<FeedState>) -> Result<Vec<Vec<u8>>> {
         (spans, published.marks.prunes.through())
     };
     let mut samples = Vec::new();
-    let (mut located, mut rows, mut buffer) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut table, mut buffer) = (Vec::new(), Vec::new());
+    let (mut located, mut rows) = (Vec::new(), Vec::new());
     for span in spans {
         located.clear();
-        span.locate(&mut located)?;
+        span.locate(&mut table, &mut located)?;
         located.retain(|record| {
             !record.is_deleted() && record.position > through && record.body_len() > 0
         });

@@ -1,11 +1,9 @@
 //! Iterating over a feed, a page at a time.
 
-use std::collections::VecDeque;
-
 use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::feed::Feed;
-use crate::feed::page::List;
+use crate::feed::page::{List, Page};
 use crate::record::OwnedRecord;
 
 const PAGE_RECORDS: usize = 1000;
@@ -15,7 +13,9 @@ const PAGE_RECORDS: usize = 1000;
 pub struct Records {
     feed: Feed,
     after: Option<Cursor>,
-    page: VecDeque<OwnedRecord>,
+    page: Option<Page>,
+    /// How many records of the page were given out.
+    given: usize,
     finished: bool,
     /// Whether actions are told relative to a cursor: not when the reader began without one.
     relative: bool,
@@ -26,20 +26,29 @@ impl Records {
         Self {
             feed,
             after,
-            page: VecDeque::new(),
+            page: None,
+            given: 0,
             finished: false,
             relative: after.is_some(),
         }
     }
 
     fn fill(&mut self) -> Result<()> {
+        // Given up first, so that the next page has its memory.
+        self.page = None;
         let list = List::new().after(self.after).limit(PAGE_RECORDS);
         let page = self.feed.list(&list.relative(self.relative))?;
         self.after = Some(page.resume_cursor());
         self.finished = !page.has_more();
-        self.page
-            .extend(page.iter().map(|record| record.to_owned()));
+        (self.page, self.given) = (Some(page), 0);
         Ok(())
+    }
+
+    /// The next record of the page.
+    fn take(&mut self) -> Option<OwnedRecord> {
+        let record = self.page.as_ref()?.get(self.given)?;
+        self.given += 1;
+        Some(record.to_owned())
     }
 }
 
@@ -47,12 +56,17 @@ impl Iterator for Records {
     type Item = Result<OwnedRecord>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while self.page.is_empty() && !self.finished {
+        loop {
+            if let Some(record) = self.take() {
+                return Some(Ok(record));
+            }
+            if self.finished {
+                return None;
+            }
             if let Err(error) = self.fill() {
                 self.finished = true;
                 return Some(Err(error));
             }
         }
-        self.page.pop_front().map(Ok)
     }
 }

@@ -9,6 +9,7 @@
 //! * [`read`]: reading records out of frames
 //! * [`trail`]: where a re-sync is going
 
+mod ahead;
 #[cfg(feature = "async")]
 mod changed;
 pub(crate) mod directory;

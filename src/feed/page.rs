@@ -1,6 +1,7 @@
 //! What a page of the change feed is asked for, and what it holds. [`scan`](super::scan) finds the
 //! records, [`load`](super::load) reads them.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::cursor::Cursor;
@@ -8,9 +9,9 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::feed::directory::FrameRef;
 use crate::feed::load;
-use crate::feed::read::Row;
 use crate::feed::scan::{self, Snapshot};
 use crate::feed::state::{FeedState, Published};
+use crate::pool::{Pooled, Reusable};
 use crate::record::{Action, Actions, Record, Timestamp};
 
 /// The largest page.
@@ -138,8 +139,7 @@ impl List {
 /// A page of records in one buffer, and where to go on.
 #[derive(Clone, Debug)]
 pub struct Page {
-    pub(crate) buffer: Vec<u8>,
-    pub(crate) rows: Vec<PageRow>,
+    pub(crate) content: Pooled<PageContent>,
     has_payloads: bool,
     /// The feed and epoch, and when the reader began, that the page's cursors have in common.
     feed: Cursor,
@@ -149,20 +149,66 @@ pub struct Page {
     pub(crate) payload_bytes: usize,
 }
 
+/// The records of a page, in memory that later pages use again.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct PageContent {
+    /// Ids and payloads.
+    pub(crate) buffer: Vec<u8>,
+    pub(crate) rows: Vec<PageRow>,
+}
+
+impl Reusable for PageContent {
+    fn clear(&mut self) {
+        self.buffer.clear();
+        self.rows.clear();
+    }
+
+    fn capacity(&self) -> usize {
+        self.buffer.capacity() + self.rows.capacity() * size_of::<PageRow>()
+    }
+}
+
 /// A record of a page.
 #[derive(Clone, Debug)]
 pub(crate) struct PageRow {
-    pub(crate) row: Row,
+    pub(crate) position: u64,
+    /// Commit time of the record's newest change.
+    pub(crate) time: u64,
+    pub(crate) first_seen: u64,
+    pub(crate) pruned_at: Option<u64>,
+    pub(crate) id: Place,
+    pub(crate) body: Place,
     /// What happened to the record, as the reader is told.
     pub(crate) action: Action,
-    pub(crate) pruned_at: Option<u64>,
+    pub(crate) deleted: bool,
+}
+
+/// Where an id or a payload is in a page's buffer. Neither is ever longer than 4 GiB.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    start: usize,
+    len: u32,
+}
+
+impl From<Range<usize>> for Place {
+    fn from(range: Range<usize>) -> Self {
+        Self {
+            start: range.start,
+            len: range.len() as u32,
+        }
+    }
+}
+
+impl Place {
+    fn of(self, buffer: &[u8]) -> Option<&[u8]> {
+        buffer.get(self.start..self.start + self.len as usize)
+    }
 }
 
 impl Page {
-    fn empty(feed: &FeedState, list: &List) -> Self {
+    fn empty(engine: &Engine, feed: &FeedState, list: &List) -> Self {
         Self {
-            buffer: Vec::new(),
-            rows: Vec::with_capacity(list.limit.min(1024)),
+            content: engine.pages.take(),
             has_payloads: !list.metadata_only,
             feed: list.after.unwrap_or(feed.cursor(0)),
             resume: feed.cursor(0),
@@ -192,22 +238,22 @@ impl Page {
 
     /// How many records the page holds.
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.content.rows.len()
     }
 
     /// Whether the page holds no record. There may be more after its resume cursor all the same.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.content.rows.is_empty()
     }
 
     /// The record at `index` of the page.
     pub fn get(&self, index: usize) -> Option<Record<'_>> {
-        self.rows.get(index).map(|row| self.record(row))
+        self.content.rows.get(index).map(|row| self.record(row))
     }
 
     /// The records, in the page's order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Record<'_>> + DoubleEndedIterator {
-        self.rows.iter().map(|row| self.record(row))
+        self.content.rows.iter().map(|row| self.record(row))
     }
 
     /// The position up to which the feed was scanned: what to pass as `after` for the next page.
@@ -220,25 +266,24 @@ impl Page {
         self.has_more
     }
 
-    fn record(&self, page_row: &PageRow) -> Record<'_> {
-        let row = &page_row.row;
-        let id = self.buffer.get(row.id.clone()).unwrap_or_default();
-        let deleted = row.entry.action == Action::Deleted;
+    fn record(&self, row: &PageRow) -> Record<'_> {
+        let buffer = &self.content.buffer;
+        let id = row.id.of(buffer).unwrap_or_default();
         let modified = Timestamp::from_micros(row.time);
         Record {
             // Verified to be UTF-8 when it was read.
             id: std::str::from_utf8(id).unwrap_or_default(),
-            payload: if self.has_payloads && page_row.pruned_at.is_none() {
-                self.buffer.get(row.body.clone())
+            payload: if self.has_payloads && row.pruned_at.is_none() {
+                row.body.of(buffer)
             } else {
                 None
             },
-            last_action: page_row.action,
+            last_action: row.action,
             cursor: self.feed.at(row.position),
-            first_seen_at: Timestamp::from_micros(row.entry.first_seen),
+            first_seen_at: Timestamp::from_micros(row.first_seen),
             last_modified_at: modified,
-            deleted_at: deleted.then_some(modified),
-            pruned_at: page_row.pruned_at.map(Timestamp::from_micros),
+            deleted_at: row.deleted.then_some(modified),
+            pruned_at: row.pruned_at.map(Timestamp::from_micros),
         }
     }
 }
@@ -268,7 +313,7 @@ fn read(
     list: &List,
     mut after: Option<u64>,
 ) -> Result<Page> {
-    let mut page = Page::empty(feed, list);
+    let mut page = Page::empty(engine, feed, list);
     let Some(ids) = &list.ids else {
         let mut scanned = 0;
         // What a reader need not be told of makes room for what comes after it.
@@ -298,9 +343,9 @@ pub(crate) fn get(engine: &Engine, feed: &Arc<FeedState>, ids: &[&str]) -> Resul
     engine.make_visible(feed);
     let list = List::new().byte_budget(0);
     feed.steadily(|| {
-        let mut page = Page::empty(feed, &list);
+        let mut page = Page::empty(engine, feed, &list);
         let snapshot = scan::each(engine, feed, ids)?;
-        load::read_all(engine, feed, &list, snapshot, &mut page)?;
+        load::read_all(engine, feed, &list, &snapshot, &mut page)?;
         Ok(page)
     })
 }

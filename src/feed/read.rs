@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::checksum::checksum;
 use crate::compression::Codec;
 use crate::error::{Error, Result};
+use crate::feed::ahead::Ahead;
 use crate::feed::directory::FrameRef;
 use crate::feed::lives::Lives;
 use crate::index::IndexEntry;
@@ -35,6 +36,8 @@ pub(crate) struct Span {
     pub(crate) wanted: Vec<u32>,
     /// Of a packed frame: which record of the frame each of them is, and its commit time.
     packed: Option<Vec<(u32, u64)>>,
+    /// What was read before it was needed.
+    pub(crate) ahead: Option<Ahead>,
 }
 
 /// A wanted record whose entry was read.
@@ -79,12 +82,9 @@ pub(crate) enum Bodies<'a> {
     Plain(&'a Codec),
 }
 
-/// A record in a buffer.
+/// Where a located record is in a buffer.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
-    pub(crate) position: u64,
-    pub(crate) time: u64,
-    pub(crate) entry: Entry,
     pub(crate) id: Range<usize>,
     /// The record's earlier [lives](crate::feed::lives), encoded.
     pub(crate) lives: Range<usize>,
@@ -157,12 +157,12 @@ impl Span {
             ids_len: frame.ids_len,
             bodies_len: frame.bodies_len,
             wanted,
+            ahead: None,
         })
     }
 
-    /// Reads the entries of the wanted records.
-    pub(crate) fn locate(&self, located: &mut Vec<Located>) -> Result<()> {
-        let mut table = Vec::new();
+    /// Reads the entries of the wanted records; `table` is memory to read them into.
+    pub(crate) fn locate(&self, table: &mut Vec<u8>, located: &mut Vec<Located>) -> Result<()> {
         let mut at = 0;
         while at < self.wanted.len() {
             let start = self.place(at).0;
@@ -175,11 +175,8 @@ impl Span {
             // The entry before the first tells where the first starts.
             let from = start.saturating_sub(1);
             table.resize((end - from + 1) as usize * ENTRY_LEN, 0);
-            self.segment.read(&mut table, self.entry_at(from))?;
-            let entries = entry_table(&table);
-            for wanted in at..after {
-                located.push(self.locate_one(entries, from, wanted)?);
-            }
+            self.read(table, self.entry_at(from))?;
+            self.locate_run(at..after, from, entry_table(table), located)?;
             at = after;
         }
         Ok(())
@@ -197,39 +194,50 @@ impl Span {
         self.entries_at + u64::from(index) * ENTRY_LEN as u64
     }
 
-    fn locate_one(&self, table: &[[u8; ENTRY_LEN]], from: u32, at: usize) -> Result<Located> {
-        let (index, time) = self.place(at);
-        let damaged = || Error::corrupt(&self.segment.path, self.entry_at(index), "record entry");
-        let decode = |index: u32| {
-            let raw = table.get((index - from) as usize).ok_or_else(damaged)?;
-            Ok::<_, Error>((*raw, Entry::decode(raw).ok_or_else(damaged)?))
-        };
-        let (raw, entry) = decode(index)?;
-        let (id_start, body_start) = match index.checked_sub(1) {
-            Some(before) => {
-                let before = decode(before)?.1;
-                (before.id_end, before.body_end)
+    /// Locates wanted records whose entries are in a table that begins with the frame's `from`th.
+    fn locate_run(
+        &self,
+        run: Range<usize>,
+        from: u32,
+        table: &[[u8; ENTRY_LEN]],
+        located: &mut Vec<Located>,
+    ) -> Result<()> {
+        located.reserve(run.len());
+        // Which record of the frame comes next, and where its id and its payload start.
+        let (mut next, mut id_start, mut body_start) = (0, 0, 0);
+        for at in run {
+            let (index, time) = self.place(at);
+            let entry_at = self.entry_at(index);
+            let damaged = || Error::corrupt(&self.segment.path, entry_at, "record entry");
+            let raw = |index: u32| table.get((index - from) as usize).ok_or_else(damaged);
+            let decode = |raw| Entry::decode(raw).ok_or_else(damaged);
+            if index != next {
+                let before = decode(raw(index - 1)?)?;
+                (id_start, body_start) = (before.id_end, before.body_end);
             }
-            None => (0, 0),
-        };
-        let plausible = id_start <= entry.id_end
-            && entry.id_end <= self.ids_len
-            && body_start <= entry.body_end
-            && entry.body_end <= self.bodies_len
-            && index < self.count;
-        if !plausible {
-            return Err(damaged());
+            let raw = raw(index)?;
+            let entry = decode(raw)?;
+            let plausible = id_start <= entry.id_end
+                && entry.id_end <= self.ids_len
+                && body_start <= entry.body_end
+                && entry.body_end <= self.bodies_len
+                && index < self.count;
+            if !plausible {
+                return Err(damaged());
+            }
+            located.push(Located {
+                position: self.first + u64::from(self.wanted[at]),
+                time,
+                entry,
+                raw: *raw,
+                id_start,
+                body_start,
+                entry_at,
+                pruned: entry.pruned,
+            });
+            (next, id_start, body_start) = (index + 1, entry.id_end, entry.body_end);
         }
-        Ok(Located {
-            position: self.first + u64::from(self.wanted[at]),
-            time,
-            entry,
-            raw,
-            id_start,
-            body_start,
-            entry_at: self.entry_at(index),
-            pruned: entry.pruned,
-        })
+        Ok(())
     }
 
     /// Reads ids, and payloads if wanted, of records located in this span into `buffer`.
@@ -257,33 +265,36 @@ impl Span {
         }
         let ids_start = buffer.len();
         buffer.resize(ids_start + (last.entry.id_end - first.id_start) as usize, 0);
-        self.segment.read(
-            &mut buffer[ids_start..],
-            self.ids_at + u64::from(first.id_start),
-        )?;
+        let ids_at = self.ids_at + u64::from(first.id_start);
+        self.read(&mut buffer[ids_start..], ids_at)?;
+        // Where all are text, a part of it is text if it starts and ends between characters.
+        let ids = &buffer[ids_start..];
+        let all = std::str::from_utf8(ids).ok();
+        let is_text = |id: Range<usize>| match all {
+            Some(all) => all.is_char_boundary(id.start) && all.is_char_boundary(id.end),
+            None => std::str::from_utf8(&ids[id]).is_ok(),
+        };
         let first_row = rows.len();
+        rows.reserve(located.len());
         for record in located {
-            let start = ids_start + (record.id_start - first.id_start) as usize;
-            let id = start..ids_start + (record.entry.id_end - first.id_start) as usize;
-            let text = &buffer[id.clone()];
+            let start = (record.id_start - first.id_start) as usize;
+            let place = &ids[start..(record.entry.id_end - first.id_start) as usize];
             let id_len = match record.entry.reborn {
-                true => Lives::id_len(text),
-                false => Some(text.len()),
+                true => Lives::id_len(place),
+                false => Some(place.len()),
             };
-            let id_len = id_len.filter(|len| std::str::from_utf8(&text[..*len]).is_ok());
-            let intact = Entry::is_intact(&record.raw, record.position, text);
+            let id_len = id_len.filter(|len| is_text(start..start + len));
+            let intact = Entry::is_intact(&record.raw, record.position, place);
             let Some(id_len) = id_len.filter(|_| intact) else {
                 let path = &self.segment.path;
                 return Err(Error::corrupt(path, record.entry_at, "record entry or id"));
             };
-            let behind = Lives::behind(&record.entry, text).len();
-            let lives = id.start + id_len..id.start + id_len + behind;
+            let start = ids_start + start;
+            let end = start + id_len;
+            let behind = Lives::behind(&record.entry, place).len();
             rows.push(Row {
-                position: record.position,
-                time: record.time,
-                entry: record.entry,
-                id: id.start..id.start + id_len,
-                lives,
+                id: start..end,
+                lives: end..end + behind,
                 body: 0..0,
             });
         }
@@ -320,8 +331,7 @@ impl Span {
             }
             let start = buffer.len();
             buffer.resize(start + (to - from) as usize, 0);
-            self.segment
-                .read(&mut buffer[start..], self.bodies_at + u64::from(from))?;
+            self.read(&mut buffer[start..], self.bodies_at + u64::from(from))?;
             for (record, row) in run.iter().zip(&mut rows[at..end]) {
                 if record.pruned {
                     continue;
@@ -347,8 +357,7 @@ impl Span {
     ) -> Result<()> {
         let from = run[0].body_start;
         let mut stored = vec![0; (to - from) as usize];
-        self.segment
-            .read(&mut stored, self.bodies_at + u64::from(from))?;
+        self.read(&mut stored, self.bodies_at + u64::from(from))?;
         for (record, row) in run.iter().zip(rows).filter(|(record, _)| !record.pruned) {
             let (begin, end) = (record.body_start - from, record.entry.body_end - from);
             let body = &stored[begin as usize..end as usize];
@@ -372,6 +381,30 @@ impl Span {
         }
         let offset = self.bodies_at + u64::from(record.body_start);
         Err(Error::corrupt(&self.segment.path, offset, "payload"))
+    }
+
+    /// Reads from the span's segment.
+    pub(crate) fn read(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let ahead = self.ahead.as_ref();
+        match ahead.and_then(|ahead| ahead.get(offset, buf.len())) {
+            Some(bytes) => buf.copy_from_slice(bytes),
+            None => self.segment.read(buf, offset)?,
+        }
+        Ok(())
+    }
+
+    /// Where the frame's records are in its segment, from the first entry to the last payload.
+    pub(crate) fn content(&self) -> Range<u64> {
+        self.entries_at..self.bodies_at + u64::from(self.bodies_len)
+    }
+
+    /// Whether another span is of the same segment.
+    pub(crate) fn is_beside(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.segment, &other.segment)
+    }
+
+    pub(crate) fn is_mostly_wanted(&self) -> bool {
+        self.wanted.len() >= self.count as usize / 2
     }
 
     /// The path of the span's segment, for errors.

@@ -67,19 +67,20 @@ pub(crate) fn scan(
         }
         // A packed frame has older records beside newer ones.
         let new_enough = |bit: &u32| frame.packing.is_none() || !is_too_old(frame, *bit, list);
-        let mut indexes: Vec<u32> = match list.order {
+        let mut indexes = Vec::with_capacity(left.min(frame.live_count as usize) + 1);
+        match list.order {
             Order::Ascending => {
                 let from = after.map_or(0, |after| (after + 1).saturating_sub(frame.first));
-                let live = frame.live_from(from as u32);
-                live.filter(new_enough).take(left + 1).collect()
+                let live = frame.live_from(from as u32).filter(new_enough);
+                indexes.extend(live.take(left + 1));
             }
             Order::Descending => {
                 let to = after.map_or(u64::MAX, |after| after.saturating_sub(frame.first));
                 let to = to.min(u64::from(u32::MAX)) as u32;
-                let live = frame.live_below(to);
-                live.filter(new_enough).take(left + 1).collect()
+                let live = frame.live_below(to).filter(new_enough);
+                indexes.extend(live.take(left + 1));
             }
-        };
+        }
         if indexes.len() > left {
             indexes.truncate(left);
             snapshot.has_more = true;
@@ -87,7 +88,9 @@ pub(crate) fn scan(
         if let Some(last) = indexes.last() {
             left -= indexes.len();
             resume = Some(frame.first + u64::from(*last));
-            indexes.sort_unstable();
+            if list.order == Order::Descending {
+                indexes.reverse();
+            }
             snapshot.spans.push(Span::new(&engine.log, frame, indexes)?);
         }
         if snapshot.has_more {

@@ -66,6 +66,9 @@ impl Since {
         record: &Located,
     ) -> Result<bool> {
         let first_seen = record.entry.first_seen;
+        if !record.entry.reborn && first_seen != self.time {
+            return Ok(first_seen < self.time);
+        }
         let lives = if record.entry.reborn && first_seen >= self.time {
             earlier_lives(span, record)?
         } else {
@@ -95,9 +98,9 @@ impl Since {
         }
         let mut keys = None;
         if let Some(spans) = self.rest_of_commit(engine, feed)? {
-            let mut located = Vec::new();
+            let (mut table, mut located) = (Vec::new(), Vec::new());
             for span in spans {
-                span.locate(&mut located)?;
+                span.locate(&mut table, &mut located)?;
             }
             keys = Some(located.iter().map(|record| record.entry.key).collect());
         }

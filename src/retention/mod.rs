@@ -137,10 +137,10 @@ fn walk(
         live.map(span).collect::<Result<_>>()?
     };
     let limit = oldest.limit.unwrap_or(u64::MAX);
-    let mut located = Vec::new();
+    let (mut table, mut located) = (Vec::new(), Vec::new());
     for span in spans {
         located.clear();
-        span.locate(&mut located)?;
+        span.locate(&mut table, &mut located)?;
         for record in located.iter().filter(|record| wanted(record)) {
             if walk.removed.records == limit {
                 walk.removed.has_more = true;

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::feed::lives::Lives;
-use crate::feed::read::{Bodies, Row, Span};
+use crate::feed::read::{Bodies, Span};
 use crate::log::commit::Stage;
 use crate::write::turn::FeedTurn;
 
@@ -92,25 +92,25 @@ impl FeedTurn<'_> {
             }
             spans
         };
-        let (mut located, mut rows) = (Vec::new(), Vec::new());
+        let (mut table, mut located, mut rows) = (Vec::new(), Vec::new(), Vec::new());
         for span in spans {
             located.clear();
-            span.locate(&mut located)?;
+            span.locate(&mut table, &mut located)?;
             let bodies = match bodies {
                 true => Bodies::Plain(&self.feed.codec),
                 false => Bodies::Skipped,
             };
             span.load(&located, bodies, &mut stored.buffer, &mut rows)?;
+            let rows = located.iter().zip(rows.drain(..));
+            stored.rows.extend(rows.map(|(record, row)| {
+                let stored = StoredRow {
+                    first_seen: record.entry.first_seen,
+                    lives: row.lives,
+                    body: row.body,
+                };
+                (record.position, stored)
+            }));
         }
-        let rows = rows.into_iter().map(|row: Row| {
-            let stored = StoredRow {
-                first_seen: row.entry.first_seen,
-                lives: row.lives,
-                body: row.body,
-            };
-            (row.position, stored)
-        });
-        stored.rows.extend(rows);
         Ok(stored)
     }
 
