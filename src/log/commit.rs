@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
 use crate::error::{Error, Result};
 use crate::feed::frame_ref::FrameRef;
@@ -47,6 +47,8 @@ struct Commit {
 struct Queue {
     next_lsn: Lsn,
     waiting: Vec<Commit>,
+    /// How many commits took part in the last group, or came while it was on its way.
+    busy: usize,
     leading: bool,
     /// Whether somebody syncs what was written, without being in a writer's way.
     syncing: bool,
@@ -145,6 +147,7 @@ impl Log {
             queue: Mutex::new(Queue {
                 next_lsn: durable.next(),
                 waiting: Vec::new(),
+                busy: 0,
                 leading: false,
                 syncing: false,
                 failure: None,
@@ -318,10 +321,15 @@ impl Log {
                 continue;
             }
             queue.leading = true;
+            if stage == Stage::Durable {
+                Queue::gather(&mut queue);
+            }
             let group = std::mem::take(&mut queue.waiting);
+            let size = group.len();
             drop(queue);
             let led = self.lead(group, stage == Stage::Durable);
             queue = self.queue.lock();
+            queue.busy = size + queue.waiting.len();
             self.step_down(&mut queue, led);
         }
     }
@@ -726,7 +734,28 @@ impl Log {
     }
 }
 
+/// A leader gives others so many chances to join its group, and so many in a row in vain.
+const CHANCES: usize = 64;
+const CHANCES_IN_VAIN: usize = 12;
+
 impl Queue {
+    /// Lets writers who were in the last group come back and join this one. They were woken together
+    /// with the leader; without this every other group would have one commit.
+    fn gather(queue: &mut MutexGuard<'_, Self>) {
+        let mut in_vain = 0;
+        for _ in 0..CHANCES {
+            let before = queue.waiting.len();
+            if before >= queue.busy || in_vain == CHANCES_IN_VAIN {
+                return;
+            }
+            MutexGuard::unlocked(queue, std::thread::yield_now);
+            in_vain = match queue.waiting.len() > before {
+                true => 0,
+                false => in_vain + 1,
+            };
+        }
+    }
+
     fn check_healthy(&self) -> Result<()> {
         match &self.failure {
             Some(cause) => Err(Error::Poisoned {
