@@ -404,7 +404,7 @@ impl Span {
     }
 
     pub(crate) fn is_mostly_wanted(&self) -> bool {
-        self.wanted.len() >= self.count as usize / 2
+        self.wanted.len() * 2 >= self.count as usize
     }
 
     /// The path of the span's segment, for errors.
