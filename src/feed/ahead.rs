@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::error::{Error, Result};
 use crate::feed::read::Span;
 
 /// So much is read at once. Larger frames are not read ahead.
@@ -26,14 +27,13 @@ impl Ahead {
 }
 
 /// Reads the first of some spans, and with it those after it that are near; nothing when it has
-/// been read with an earlier one, or when too little is wanted of it. What cannot be read is not
-/// ahead: whoever needs it gets the error.
-pub(crate) fn read(spans: &mut [Span]) {
+/// been read with an earlier one, or when too little is wanted of it.
+pub(crate) fn read(spans: &mut [Span]) -> Result<()> {
     let Some((first, rest)) = spans.split_first() else {
-        return;
+        return Ok(());
     };
     if first.ahead.is_some() || !is_worth_it(first) {
-        return;
+        return Ok(());
     }
     let (from, mut to) = (first.content().start, first.content().end);
     let mut count = 1;
@@ -50,14 +50,18 @@ pub(crate) fn read(spans: &mut [Span]) {
         count += 1;
     }
     let mut bytes = vec![0; (to - from) as usize];
-    if first.read(&mut bytes, from).is_err() {
-        return;
+    match first.read(&mut bytes, from) {
+        Ok(()) => {}
+        // Whoever needs what the file does not have says where that is.
+        Err(Error::Corrupt { .. }) => return Ok(()),
+        Err(error) => return Err(error),
     }
     let bytes = Arc::new(bytes);
     for span in &mut spans[..count] {
         let (bytes, offset) = (bytes.clone(), from);
         span.ahead = Some(Ahead { bytes, offset });
     }
+    Ok(())
 }
 
 /// Whether a frame is small, and at least half of its records are wanted.

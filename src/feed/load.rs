@@ -59,7 +59,7 @@ pub(crate) fn read(
     let mut reader = Reader::new(engine, feed, list, &snapshot, page);
     loop {
         if !list.metadata_only {
-            ahead::read(spans.as_mut_slice());
+            ahead::read(spans.as_mut_slice())?;
         }
         let Some(span) = spans.next() else {
             return Ok(false);

@@ -6,6 +6,8 @@
 //! This holds in relaxed mode too: there a writer returns before the sync, but readers see the
 //! change only after it (see [`Log::flush`]).
 
+mod append;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
 use crate::error::{Error, Result};
 use crate::feed::frame_ref::FrameRef;
-use crate::log::format::{FRAME_HEADER_LEN, Identity, SEGMENT_HEADER_LEN, SegmentHeader};
+use crate::log::format::Identity;
 use crate::log::frame::{Frame, FramePool};
 use crate::log::segment::Segment;
 use crate::log::spares::Spares;
@@ -121,15 +123,6 @@ pub(crate) fn segment_nonce(identity: &Identity, id: SegmentId) -> u64 {
     let mut nonce = [0; 8];
     nonce.copy_from_slice(&digest.as_bytes()[..8]);
     u64::from_le_bytes(nonce)
-}
-
-/// A frame's place, decided before anything is written.
-struct Placed {
-    segment: Arc<Segment>,
-    offset: u64,
-    header: [u8; FRAME_HEADER_LEN],
-    /// The header's checksum, which the next frame chains to.
-    sum: u32,
 }
 
 impl Log {
@@ -539,150 +532,6 @@ impl Log {
         // Only now: what had to be synced first is not acknowledged if that sync failed. Waiters
         // look again when the leader steps down.
         tail.unsynced.note_written();
-        Ok(())
-    }
-
-    /// Finds a place for every frame and reserves the space, before a byte of a frame is written:
-    /// a full disk is found out here and costs nothing.
-    fn place(&self, tail: &mut Tail, group: &[Commit]) -> Result<Vec<Placed>> {
-        let durable_lsn = self.durable();
-        let mut segment = tail.segment.clone();
-        let (mut offset, mut chain) = (tail.offset, tail.chain);
-        let mut created: Vec<Arc<Segment>> = Vec::new();
-        let mut placed = Vec::new();
-        for frame in group.iter().flat_map(|commit| &commit.frames) {
-            let len = frame.header.frame_len();
-            if offset + len > self.segment_size() && offset > SEGMENT_HEADER_LEN as u64 {
-                let next = self.create_segment(&segment, frame.header.lsn, chain, len);
-                match next {
-                    Ok(next) => segment = next,
-                    Err(error) => return Err(self.discard(created, error)),
-                }
-                created.push(segment.clone());
-                offset = SEGMENT_HEADER_LEN as u64;
-            }
-            let mut header = frame.header.clone();
-            header.durable_lsn = durable_lsn;
-            header.generation = self.generation;
-            header.nonce = segment.header.nonce;
-            header.chain = chain;
-            let header = header.encode(offset);
-            let sum = header
-                .last_chunk()
-                .map_or(0, |sum| u32::from_le_bytes(*sum));
-            chain = sum;
-            placed.push(Placed {
-                segment: segment.clone(),
-                offset,
-                header,
-                sum,
-            });
-            offset += len;
-            let mut allocated = if created.is_empty() {
-                tail.allocated
-            } else {
-                0
-            };
-            if let Err(error) = segment.reserve(&mut allocated, offset) {
-                return Err(self.discard(created, error));
-            }
-            if created.is_empty() {
-                tail.allocated = allocated;
-            }
-        }
-        Ok(placed)
-    }
-
-    fn create_segment(
-        &self,
-        last: &Segment,
-        first_lsn: Lsn,
-        chain: u32,
-        frame_len: u64,
-    ) -> Result<Arc<Segment>> {
-        let id = SegmentId(last.id().0 + 1);
-        let header = SegmentHeader {
-            identity: self.identity,
-            id,
-            nonce: segment_nonce(&self.identity, id),
-            first_lsn,
-            generation: u64::from(self.generation),
-            chain,
-        };
-        let reserve = SEGMENT_HEADER_LEN as u64 + frame_len;
-        let storage = self.storage.as_ref();
-        let segment = match self.spares.take() {
-            Some(spare) => Segment::reuse(storage, &self.dir, header, &spare),
-            None => Segment::create(storage, &self.dir, header, &[], reserve),
-        };
-        segment.map(Arc::new)
-    }
-
-    /// Removes segments that were made for a group which is not written after all. If even that
-    /// fails, the failure to remove is what the caller gets, and it poisons the log: a segment
-    /// left behind would hide later frames from recovery.
-    fn discard(&self, created: Vec<Arc<Segment>>, error: Error) -> Error {
-        for segment in created {
-            if let Err(error) = self.storage.remove(&segment.path) {
-                return Error::Io {
-                    op: "remove",
-                    path: segment.path.clone(),
-                    source: error,
-                };
-            }
-        }
-        match self.storage.sync_dir(&self.dir) {
-            Ok(()) => error,
-            Err(error) => Error::Io {
-                op: "sync directory",
-                path: self.dir.clone(),
-                source: error,
-            },
-        }
-    }
-
-    /// One gathered write per segment; a segment is synced before the log goes on in the next one.
-    fn write(&self, tail: &mut Tail, group: &[Commit], placed: &[Placed]) -> Result<()> {
-        let frames: Vec<&Frame> = group.iter().flat_map(|commit| &commit.frames).collect();
-        let mut start = 0;
-        while let Some(first) = placed.get(start) {
-            let run = placed[start..]
-                .iter()
-                .take_while(|frame| Arc::ptr_eq(&frame.segment, &first.segment))
-                .count();
-            if !Arc::ptr_eq(&tail.segment, &first.segment) {
-                self.leave_segment(tail, &first.segment)?;
-            }
-            let mut bytes: Vec<&[u8]> = Vec::with_capacity(4 * run);
-            let mut end = first.offset;
-            for (place, frame) in placed[start..start + run].iter().zip(&frames[start..]) {
-                bytes.push(&place.header);
-                bytes.extend(frame.bytes());
-                end = place.offset + frame.header.frame_len();
-                tail.chain = place.sum;
-            }
-            tail.segment
-                .file
-                .write_all_at(&bytes, first.offset)
-                .map_err(|source| Error::Io {
-                    op: "write",
-                    path: tail.segment.path.clone(),
-                    source,
-                })?;
-            tail.offset = end;
-            start += run;
-        }
-        Ok(())
-    }
-
-    fn leave_segment(&self, tail: &mut Tail, next: &Arc<Segment>) -> Result<()> {
-        self.sync(&tail.segment)?;
-        // Gives back what was reserved; harmless if it does not happen.
-        let _ = tail.segment.file.set_len(tail.offset);
-        self.segments.write().insert(next.id(), next.clone());
-        tail.allocated = next.len()?;
-        tail.segment = next.clone();
-        tail.offset = SEGMENT_HEADER_LEN as u64;
         Ok(())
     }
 
