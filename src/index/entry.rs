@@ -128,3 +128,39 @@ impl IndexEntry {
         })
     }
 }
+
+/// An entry for tests.
+#[cfg(test)]
+pub(crate) fn sample(key: Fingerprint, position: u64) -> IndexEntry {
+    let entry = Entry {
+        key,
+        content: Fingerprint::from_bytes([7; 12]),
+        first_seen: 1 << 50 | position,
+        previous: 0,
+        action: Action::Added,
+        json: false,
+        payload_at_previous: false,
+        pruned: false,
+        reborn: false,
+        plain_len: 0,
+        id_end: 0,
+        body_end: 0,
+        body_sum: 0,
+    };
+    IndexEntry::new(&entry, position, 9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_keep_their_fields() {
+        let position = (1 << 48) - 2;
+        let entry = sample(Fingerprint::from_bytes([1; 12]), position);
+        assert_eq!(entry.position(), position);
+        assert_eq!(entry.first_seen(), 1 << 50 | position);
+        assert!(!entry.is_deleted() && !entry.is_json());
+        assert_eq!(IndexEntry::decode(&entry.encode()), Some(entry));
+    }
+}

@@ -270,8 +270,7 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::format::Entry;
-    use crate::record::Action;
+    use crate::index::entry::sample;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -279,30 +278,7 @@ mod tests {
         let mut bytes = [0; 12];
         // The spread decides which keys share a bucket: small keys all fall into one.
         bytes[..8].copy_from_slice(&key.to_le_bytes());
-        let log = Entry {
-            key: Fingerprint::from_bytes(bytes),
-            content: Fingerprint::from_bytes([7; 12]),
-            first_seen: 1 << 50 | position,
-            previous: 0,
-            action: Action::Added,
-            json: false,
-            payload_at_previous: false,
-            pruned: false,
-            reborn: false,
-            plain_len: 0,
-            id_end: 0,
-            body_end: 0,
-            body_sum: 0,
-        };
-        IndexEntry::new(&log, position, 9)
-    }
-
-    #[test]
-    fn entries_keep_their_fields() {
-        let entry = entry(3, (1 << 48) - 2);
-        assert_eq!(entry.position(), (1 << 48) - 2);
-        assert_eq!(entry.first_seen(), 1 << 50 | ((1 << 48) - 2));
-        assert!(!entry.is_deleted() && !entry.is_json());
+        sample(Fingerprint::from_bytes(bytes), position)
     }
 
     #[test]

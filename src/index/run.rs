@@ -472,9 +472,8 @@ impl Drop for RunWriter<'_> {
 mod tests {
     use super::*;
     use crate::hash::Hasher;
+    use crate::index::entry::sample as entry;
     use crate::index::sorted::sorted;
-    use crate::log::format::Entry;
-    use crate::record::Action;
     use crate::storage::MemoryStorage;
     use proptest::prelude::*;
 
@@ -486,25 +485,6 @@ mod tests {
         },
         id: 5,
     };
-
-    fn entry(key: Fingerprint, position: u64) -> IndexEntry {
-        let entry = Entry {
-            key,
-            content: Fingerprint::from_bytes([9; 12]),
-            first_seen: position << 20,
-            previous: 0,
-            action: Action::Updated,
-            json: true,
-            payload_at_previous: false,
-            pruned: false,
-            reborn: false,
-            plain_len: 0,
-            id_end: 0,
-            body_end: 0,
-            body_sum: 0,
-        };
-        IndexEntry::new(&entry, position, 4)
-    }
 
     /// Hashes, or keys whose heads are crowded into one end of the space.
     fn key(number: u32, crowded: bool) -> Fingerprint {

@@ -9,7 +9,7 @@ use crate::log::{Lsn, SegmentId};
 use crate::record::Action;
 
 /// The format version this build writes, and the newest one it reads.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"HWSEGMNT";
 pub(crate) const FRAME_MAGIC: [u8; 4] = *b"HWFR";
@@ -82,7 +82,7 @@ impl SegmentHeader {
             .ok_or(HeaderError::Damaged)?;
         let mut version = Decoder::new(fields.get(8..12).unwrap_or_default());
         let version = version.u32().unwrap_or_default();
-        if fields.starts_with(&SEGMENT_MAGIC) && version > FORMAT_VERSION {
+        if fields.starts_with(&SEGMENT_MAGIC) && version != FORMAT_VERSION {
             return Err(HeaderError::UnknownVersion(version));
         }
         Self::decode_fields(fields).ok_or(HeaderError::Damaged)
@@ -522,12 +522,15 @@ mod tests {
         let mut bytes = header.encode();
         assert_eq!(bytes.len(), SEGMENT_HEADER_LEN);
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
+        for other in [1, 3] {
+            bytes[8] = other;
+            let version = u32::from(other);
+            assert_eq!(
+                SegmentHeader::decode(&bytes),
+                Err(HeaderError::UnknownVersion(version))
+            );
+        }
         bytes[8] = 2;
-        assert_eq!(
-            SegmentHeader::decode(&bytes),
-            Err(HeaderError::UnknownVersion(2))
-        );
-        bytes[8] = 1;
         bytes[60] ^= 1;
         assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Damaged));
     }
