@@ -310,7 +310,12 @@ impl Log {
                 });
             }
             if queue.leading {
-                self.turn.wait(&mut queue);
+                if stage == Stage::Written {
+                    Queue::linger(&mut queue);
+                }
+                if queue.leading {
+                    self.turn.wait(&mut queue);
+                }
                 continue;
             }
             queue.leading = true;
@@ -587,7 +592,21 @@ impl Log {
 const CHANCES: usize = 64;
 const CHANCES_IN_VAIN: usize = 12;
 
+/// A write to the page cache takes less than going to sleep and being woken: so often a writer in
+/// relaxed durability looks before it sleeps.
+const LOOKS: usize = 200;
+
 impl Queue {
+    /// Waits a moment for the leader to be done.
+    fn linger(queue: &mut MutexGuard<'_, Self>) {
+        for _ in 0..LOOKS {
+            MutexGuard::unlocked(queue, std::thread::yield_now);
+            if !queue.leading {
+                return;
+            }
+        }
+    }
+
     /// Lets writers who were in the last group come back and join this one. They were woken together
     /// with the leader; without this every other group would have one commit.
     fn gather(queue: &mut MutexGuard<'_, Self>) {
