@@ -249,11 +249,15 @@ impl Engine {
         let count = index.len() as u64;
         let name = self.run_name(stream, info.id);
         let run = self.write_run(name, count, index.in_order().map(Ok))?;
-        let mut runs = index.runs().to_vec();
         drop(resident);
+        let mut resident = feed.index.write();
+        // Runs may have been merged meanwhile; nothing new has come in.
+        let mut runs = match &resident.index {
+            Some(index) => index.runs().to_vec(),
+            None => return Ok(()),
+        };
         runs.push(run);
         let wait = runs.len() > RUNS_MAX || !self.options.background;
-        let mut resident = feed.index.write();
         self.shelf.lock().add(stream, info);
         resident.index = Some(Index::paged(runs, &[]));
         self.budget.resize(feed, resident.memory());
