@@ -16,6 +16,8 @@ use crate::retention::maintain::maintain;
 
 /// How often the threads look at the log when there is nothing to sync.
 const IDLE_INTERVAL: Duration = Duration::from_millis(200);
+/// How often feeds that nobody uses are let go of, besides when the catalog is saved.
+const FORGET_INTERVAL: Duration = Duration::from_secs(10);
 /// Compaction looks at all feeds, so it looks only when the log has grown by this part.
 const GROWTH_PART: u64 = 16;
 /// The size of segments until compaction has looked at the store.
@@ -42,8 +44,13 @@ impl Background {
         let keep_up = {
             let engine = engine.clone();
             let mut maintained = Instant::now();
+            let mut forgotten = Instant::now();
             move || {
                 keep_up(&engine);
+                if forgotten.elapsed() >= FORGET_INTERVAL {
+                    engine.forget_idle();
+                    forgotten = Instant::now();
+                }
                 if let Some((retention, every)) = &engine.options.maintenance
                     && maintained.elapsed() >= *every
                 {
