@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
@@ -310,12 +311,7 @@ impl Log {
                 });
             }
             if queue.leading {
-                if stage == Stage::Written {
-                    Queue::linger(&mut queue);
-                }
-                if queue.leading {
-                    self.turn.wait(&mut queue);
-                }
+                self.turn.wait(&mut queue);
                 continue;
             }
             queue.leading = true;
@@ -397,8 +393,7 @@ impl Log {
             queue.closed = true;
             while queue.leading || !queue.waiting.is_empty() {
                 // Whoever enqueued is about to wait for it, and will lead if nobody does.
-                self.turn
-                    .wait_for(&mut queue, std::time::Duration::from_millis(1));
+                self.turn.wait_for(&mut queue, Duration::from_millis(1));
                 if queue.failure.is_some() {
                     break;
                 }
@@ -588,39 +583,26 @@ impl Log {
     }
 }
 
-/// A leader gives others so many chances to join its group, and so many in a row in vain.
-const CHANCES: usize = 64;
+/// So long a leader gives others the chance to join its group, and so often in a row in vain. A look
+/// costs little while cores are free; where they are not, it may cost a slice of somebody's time.
+const PATIENCE: Duration = Duration::from_micros(200);
 const CHANCES_IN_VAIN: usize = 12;
 
-/// A write to the page cache takes less than going to sleep and being woken: so often a writer in
-/// relaxed durability looks before it sleeps.
-const LOOKS: usize = 200;
-
 impl Queue {
-    /// Waits a moment for the leader to be done.
-    fn linger(queue: &mut MutexGuard<'_, Self>) {
-        for _ in 0..LOOKS {
-            MutexGuard::unlocked(queue, std::thread::yield_now);
-            if !queue.leading {
-                return;
-            }
-        }
-    }
-
     /// Lets writers who were in the last group come back and join this one. They were woken together
     /// with the leader; without this every other group would have one commit.
     fn gather(queue: &mut MutexGuard<'_, Self>) {
-        let mut in_vain = 0;
-        for _ in 0..CHANCES {
+        let (begun, mut in_vain) = (Instant::now(), 0);
+        while queue.waiting.len() < queue.busy && in_vain < CHANCES_IN_VAIN {
             let before = queue.waiting.len();
-            if before >= queue.busy || in_vain == CHANCES_IN_VAIN {
-                return;
-            }
             MutexGuard::unlocked(queue, std::thread::yield_now);
             in_vain = match queue.waiting.len() > before {
                 true => 0,
                 false => in_vain + 1,
             };
+            if begun.elapsed() > PATIENCE {
+                return;
+            }
         }
     }
 
