@@ -501,8 +501,7 @@ impl Engine {
                 continue;
             }
             let tail = feed.published.read().tail;
-            let newest = keys.iter().map(|key| resident.visible(*key, tail));
-            match newest.collect::<Result<_>>() {
+            match resident.visible(keys, tail) {
                 Ok(newest) => return Ok((newest, tail)),
                 Err(error) => {
                     drop(resident);

@@ -24,7 +24,7 @@ use crate::feed::marks::{Mark, Marks};
 use crate::feed::read::read_entries;
 use crate::feed::trail::Trail;
 use crate::hash::Fingerprint;
-use crate::index::{Index, IndexEntry};
+use crate::index::{Index, IndexEntry, Lookup};
 use crate::log::commit::{Log, POSITION_JUMP, Ticket};
 use crate::log::format::{Author, FrameHeader, SyncId};
 use crate::log::segment::Segment;
@@ -563,26 +563,38 @@ impl Resident {
             self.pending.pop_front();
         }
     }
-    /// The newest visible version of a record, for readers; the index must be in memory.
-    pub(crate) fn visible(&self, key: Fingerprint, tail: u64) -> Result<Option<IndexEntry>> {
-        let newest = match &self.index {
-            Some(index) => index.find(key)?,
-            None => None,
+    /// The newest visible versions of records, for readers; the index must be in memory.
+    pub(crate) fn visible(
+        &self,
+        keys: &[Fingerprint],
+        tail: u64,
+    ) -> Result<Vec<Option<IndexEntry>>> {
+        let Some(index) = &self.index else {
+            return Ok(vec![None; keys.len()]);
         };
-        if newest.is_none_or(|entry| entry.position() <= tail) {
-            return Ok(newest);
-        }
-        // In flight: the oldest queued commit that changed it knows what was there before.
+        let mut lookup = Lookup::default();
+        index.find_all(keys, &mut lookup)?;
+        let newest = keys.iter().zip(&lookup.slots).map(|(key, slot)| {
+            let newest = slot.map(|slot| *index.entry(slot, &lookup));
+            match newest {
+                Some(entry) if entry.position() > tail => self.replaced(*key, tail),
+                seen => seen,
+            }
+        });
+        Ok(newest.collect())
+    }
+
+    /// The visible version of a record whose newest one is in flight: the oldest queued commit that
+    /// changed it knows what was there before.
+    fn replaced(&self, key: Fingerprint, tail: u64) -> Option<IndexEntry> {
         let replaced = self.pending.iter().flat_map(|pending| &pending.before);
-        let mut versions = replaced
-            .filter(|(changed, _)| *changed == key)
-            .map(|(_, old)| *old);
+        let versions = replaced.filter(|(changed, _)| *changed == key);
         let visible = |old: &Option<IndexEntry>| old.is_none_or(|old| old.position() <= tail);
         // The newest of the visible ones: commits already published may still be in the list.
         let mut found = None;
-        for version in versions.by_ref().filter(visible) {
+        for version in versions.map(|(_, old)| *old).filter(visible) {
             found = version.or(found);
         }
-        Ok(found)
+        found
     }
 }

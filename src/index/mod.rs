@@ -147,14 +147,6 @@ impl Index {
         }
     }
 
-    /// The newest version of a record.
-    pub(crate) fn find(&self, key: Fingerprint) -> Result<Option<IndexEntry>> {
-        let mut lookup = Lookup::default();
-        self.find_all(&[key], &mut lookup)?;
-        let slot = lookup.slots.first().copied().flatten();
-        Ok(slot.map(|slot| *self.entry(slot, &lookup)))
-    }
-
     /// The entry at a slot that `lookup` has found.
     pub(crate) fn entry<'a>(&'a self, slot: Slot, lookup: &'a Lookup) -> &'a IndexEntry {
         match (slot, &self.base) {

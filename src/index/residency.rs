@@ -8,14 +8,13 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::feed::directory::FrameRef;
 use crate::feed::read::read_entries;
-use crate::feed::state::FeedState;
+use crate::feed::state::{FeedState, Published};
 use crate::index::run::{self, Run, RunName, RunScan, RunWriter};
 use crate::index::shelf::{Basis, RunInfo};
 use crate::index::sorted::{order, sorted};
 use crate::index::{Index, IndexEntry};
 use crate::log::Lsn;
 use crate::log::segment::Segment;
-use crate::options::FeedOptions;
 
 /// So many runs of about one size are merged into one, or up to twice as many: each entry is written
 /// about once for each time the feed grows by this factor, and a look-up asks a few filters.
@@ -124,27 +123,22 @@ impl Engine {
     }
 
     fn sources(&self, feed: &FeedState) -> Result<Sources> {
-        let options = self.registration(feed.id).map(|known| known.options);
+        let options = self.compared_under(feed);
         let published = feed.published.read();
+        let (lsn, basis) = rests_on(&published, options);
         let frames = published.directory.frames().iter();
-        let visible = frames.filter(|f| f.live_count > 0 && f.lsn <= published.lsn);
+        let visible = frames.filter(|f| f.live_count > 0 && f.lsn <= lsn);
         // Under the lock: compaction may replace them any time after.
         let frames = visible
             .map(|frame| Ok((frame.clone(), self.log.segment_of(frame)?)))
             .collect::<Result<_>>()?;
-        Ok(Sources {
-            frames,
-            lsn: published.lsn,
-            basis: Basis {
-                removals: published.marks.removals,
-                options: self.compared_under(&options.unwrap_or_default()),
-            },
-        })
+        Ok(Sources { frames, lsn, basis })
     }
 
-    /// Stands for the options under which contents are taken for equal.
-    fn compared_under(&self, options: &FeedOptions) -> u64 {
-        let names = options.ignored_fields.join("\0");
+    /// Stands for the options under which the feed's contents are taken for equal.
+    fn compared_under(&self, feed: &FeedState) -> u64 {
+        let options = self.registration(feed.id).map(|known| known.options);
+        let names = options.unwrap_or_default().ignored_fields.join("\0");
         self.hasher.content(names.as_bytes()).head()
     }
 
@@ -237,15 +231,10 @@ impl Engine {
         let Some(index) = resident.index.as_ref() else {
             return Ok(());
         };
-        let sources = Sources {
-            frames: Vec::new(),
-            ..self.sources(feed)?
-        };
-        let info = RunInfo {
-            id: self.shelf.lock().new_id(),
-            lsn: sources.lsn,
-            basis: sources.basis,
-        };
+        let options = self.compared_under(feed);
+        let (lsn, basis) = rests_on(&feed.published.read(), options);
+        let id = self.shelf.lock().new_id();
+        let info = RunInfo { id, lsn, basis };
         let count = index.len() as u64;
         let name = self.run_name(stream, info.id);
         let run = self.write_run(name, count, index.in_order().map(Ok))?;
@@ -328,6 +317,12 @@ impl Engine {
         let merged = self.write_run(name, count, entries)?;
         Ok(Some((place, merged)))
     }
+}
+
+/// Up to where a feed is published, and what an index of it rests on besides.
+fn rests_on(published: &Published, options: u64) -> (Lsn, Basis) {
+    let removals = published.marks.removals;
+    (published.lsn, Basis { removals, options })
 }
 
 /// Several runs read as one: of a key that more than one has, the newest run's entry.
