@@ -18,8 +18,6 @@ use crate::retention::maintain::maintain;
 const IDLE_INTERVAL: Duration = Duration::from_millis(200);
 /// How often feeds that nobody uses are let go of, besides when the catalog is saved.
 const FORGET_INTERVAL: Duration = Duration::from_secs(10);
-/// Compaction looks at all feeds, so it looks only when the log has grown by this part.
-const GROWTH_PART: u64 = 16;
 /// The size of segments until compaction has looked at the store.
 const SEGMENT_FIRST: u64 = 4 << 20;
 
@@ -74,10 +72,11 @@ impl Background {
             // Until it is known how much is needed: what is dead in the open segment stays.
             let least = engine.options.segment_size.min(SEGMENT_FIRST);
             engine.log.set_segment_size(least);
+            let rolled = engine.log.rolled();
             let mut compacted_at = 0;
             let clean_up = move || clean_up(&engine, &mut compacted_at);
             let name = "highwater-compact";
-            background.spawn(name, IDLE_INTERVAL, stopped, never(), clean_up)?;
+            background.spawn(name, IDLE_INTERVAL, stopped, rolled, clean_up)?;
         }
         Ok(background)
     }
@@ -115,16 +114,12 @@ fn keep_up(engine: &Engine) {
     }
 }
 
-/// Compacts when the log has grown since it was last done; a failure waits for as much again.
+/// Compacts when the log has grown by a segment since it was last done; a failure waits for as much
+/// again. A segment is a fixed part of what is needed, so looking at all feeds does not cost more in
+/// a larger store.
 fn clean_up(engine: &Engine, compacted_at: &mut u64) {
     let appended = engine.log.appended_bytes();
-    let grown = appended - *compacted_at;
-    if grown < engine.log.segment_size() {
-        return;
-    }
-    let len = |segment: &Arc<crate::log::segment::Segment>| segment.len().unwrap_or(0);
-    let log: u64 = engine.log.segments().iter().map(len).sum();
-    if grown >= log / GROWTH_PART {
+    if appended - *compacted_at >= engine.log.segment_size() {
         *compacted_at = appended;
         let _ = compact_if_idle(engine);
     }

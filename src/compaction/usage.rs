@@ -10,11 +10,11 @@ use crate::log::SegmentId;
 use crate::log::segment::Segment;
 
 /// Compaction begins when the log is larger than what is needed by this part, ...
-const EXCESS_MAX: f64 = 0.15;
+const EXCESS_MAX: f64 = 0.25;
 /// ... goes on until it is larger by no more than this, ...
-const EXCESS_LEFT: f64 = 0.08;
+const EXCESS_LEFT: f64 = 0.18;
 /// ... and does not hold itself back when it is larger by this.
-const EXCESS_URGENT: f64 = 0.28;
+const EXCESS_URGENT: f64 = 0.33;
 /// A file that is needed to more than this part is not worth copying.
 const NEEDED_MAX: f64 = 0.85;
 /// What is needed is copied in steps of this part of it, and segments are no larger: what is being
@@ -123,7 +123,8 @@ impl Usage {
 
     /// The next round. What is freed is weighed against what is copied, and by age, because what
     /// is old is likely to stay: the cost-benefit policy of the log-structured file system
-    /// (Rosenblum and Ousterhout, 1991). With `spent`, only small frames are put together.
+    /// (Rosenblum and Ousterhout, 1991), with the root of the age, since files of the hot part of a
+    /// store empty within a few others. With `spent`, only small frames are put together.
     pub(crate) fn plan(mut self, spent: bool) -> Plan {
         let urgent = self.is_over(self.len, EXCESS_URGENT);
         let mut files = std::mem::take(&mut self.files);
@@ -201,7 +202,8 @@ impl Needed {
 
 impl File {
     fn score(&self) -> f64 {
-        let part = self.needed as f64 / self.len.max(1) as f64;
-        (1.0 - part) * self.age as f64 / (1.0 + part)
+        // A file of which nothing is needed is not infinitely better than one of which little is.
+        let needed = self.needed.max(self.len / 64).max(1) as f64;
+        (self.len - self.needed) as f64 / needed * (self.age as f64).sqrt()
     }
 }

@@ -16,7 +16,7 @@ use crate::storage::{OpenMode, Storage, StorageFile};
 
 /// So much is written before it is synced: writers of the log, who sync too, need not wait for
 /// more of it.
-const SYNC_STEP: u64 = 1 << 20;
+const SYNC_STEP: u64 = 256 << 10;
 /// After each such step a pack that is written at a pace waits for as long as that took, so that
 /// it has half of the disk at most; but no longer than this.
 const PAUSE_MAX: Duration = Duration::from_millis(50);

@@ -72,10 +72,9 @@ impl Segment {
         let path = header.id.path(dir);
         let temporary = header.id.temporary_path(dir);
         let file = spare.file();
-        // Order: the name that it had must be gone for good before the file says something else.
+        // The name that it had as a segment is gone for good; see `Spares::keep`.
         let prepare = || -> std::io::Result<()> {
             storage.rename(&spare.path, &temporary)?;
-            storage.sync_dir(dir)?;
             file.write_all_at(&[&header.encode()], 0)?;
             file.sync_data()
         };

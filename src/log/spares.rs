@@ -13,7 +13,7 @@ use crate::log::segment::Segment;
 use crate::storage::{Storage, StorageFile};
 
 /// How many files are kept.
-const SPARES_MAX: usize = 2;
+const SPARES_MAX: usize = 1;
 
 /// See the module.
 #[derive(Default)]
@@ -47,12 +47,19 @@ impl Spares {
             return false;
         }
         let path = file.id().spare_path(dir);
-        let renamed = storage.rename(&file.path, &path).is_ok();
-        if renamed {
+        if storage.rename(&file.path, &path).is_err() {
+            return false;
+        }
+        // Order: the name that it had must be gone for good before the file says something else. Here
+        // no writer waits for it.
+        if storage.sync_dir(dir).is_ok() {
             let was = file.clone();
             spares.push(Spare { path, was });
+        } else {
+            // No spare then. If it cannot be removed either, the next open does it.
+            let _ = storage.remove(&path);
         }
-        renamed
+        true
     }
 
     /// A file that nobody reads from any more.

@@ -161,6 +161,8 @@ impl Log {
         tail.allocated = next.len()?;
         tail.segment = next.clone();
         tail.offset = SEGMENT_HEADER_LEN as u64;
+        // If compaction was told already, it is on its way.
+        let _ = self.rolled.0.try_send(());
         Ok(())
     }
 }

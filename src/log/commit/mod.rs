@@ -100,6 +100,7 @@ pub(crate) struct Log {
     /// Held while a file is synced; whether that ever failed.
     sync_failed: Mutex<bool>,
     nudge: (Sender<()>, Receiver<()>),
+    rolled: (Sender<()>, Receiver<()>),
 }
 
 /// What a log is opened with.
@@ -166,6 +167,7 @@ impl Log {
             syncs: AtomicU64::new(0),
             sync_failed: Mutex::new(false),
             nudge: bounded(1),
+            rolled: bounded(1),
         })
     }
 
@@ -384,6 +386,11 @@ impl Log {
     /// Is told something when so much is unsynced that it should not wait for the next interval.
     pub(crate) fn nudged(&self) -> Receiver<()> {
         self.nudge.1.clone()
+    }
+
+    /// Is told something when the log goes on in a new segment.
+    pub(crate) fn rolled(&self) -> Receiver<()> {
+        self.rolled.1.clone()
     }
 
     /// Refuses writes from now on, waits for a running group, and gives up nothing acknowledged.
