@@ -12,6 +12,9 @@ pub(crate) struct Kept {
     pub(crate) hides_keys: bool,
 }
 
+/// A key and its value.
+pub(crate) type Row = (Vec<u8>, Vec<u8>);
+
 type Bytes<'a> = Table<'a, &'static [u8], &'static [u8]>;
 
 impl Kept {
@@ -28,7 +31,7 @@ impl Kept {
     }
 
     /// A row out of what is stored; `None` when it is damaged.
-    fn row(self, cipher: &Cipher, key: &[u8], value: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    fn row(self, cipher: &Cipher, key: &[u8], value: &[u8]) -> Option<Row> {
         let Some(keys) = cipher else {
             return Some((key.to_vec(), value.to_vec()));
         };
@@ -41,7 +44,7 @@ impl Kept {
         self,
         cipher: &Cipher,
         table: &impl ReadableTable<&'static [u8], &'static [u8]>,
-    ) -> Result<Option<Vec<(Vec<u8>, Vec<u8>)>>, redb::Error> {
+    ) -> Result<Option<Vec<Row>>, redb::Error> {
         let mut rows = Vec::new();
         for stored in table.iter()? {
             let (key, value) = stored?;

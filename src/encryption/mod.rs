@@ -72,6 +72,10 @@ impl fmt::Debug for KeyId {
 
 /// Why a segment's header does not open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(
+    not(feature = "encryption"),
+    allow(dead_code, reason = "a build without keys has one reason")
+)]
 pub(crate) enum Sealed {
     /// No key was given.
     KeyRequired(KeyId),
@@ -83,7 +87,6 @@ pub(crate) enum Sealed {
     #[cfg_attr(feature = "encryption", allow(dead_code, reason = "this build can"))]
     Unsupported,
     /// The system gave no random numbers.
-    #[cfg_attr(not(feature = "encryption"), allow(dead_code, reason = "never asked"))]
     NoRandomness,
 }
 

@@ -506,10 +506,9 @@ impl Entry {
 
     /// Where the record's id and its payload end.
     pub(crate) fn ends(bytes: &[u8; ENTRY_LEN]) -> (u32, u32) {
-        let &[low, middle, high] = bytes[38..41].as_array().unwrap_or(&[0; 3]);
-        let payload = bytes[44..48].as_array().copied().unwrap_or_default();
-        let id = u32::from_le_bytes([low, middle, high, 0]);
-        (id, u32::from_le_bytes(payload))
+        let id = u32::from_le_bytes([bytes[38], bytes[39], bytes[40], 0]);
+        let payload = u32::from_le_bytes([bytes[44], bytes[45], bytes[46], bytes[47]]);
+        (id, payload)
     }
 
     /// Whether the entry's checksum holds for the record at `position` with this id.

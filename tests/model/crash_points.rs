@@ -346,6 +346,9 @@ enum Mode {
     /// Durable, and payloads are compressed.
     #[cfg(feature = "zstd")]
     Compressing,
+    /// Durable, and everything is encrypted.
+    #[cfg(feature = "encryption")]
+    Encrypting,
 }
 
 impl Manner {
@@ -395,6 +398,8 @@ impl Play {
             Mode::Relaxed => options.durability(Driver::relaxed()),
             #[cfg(feature = "zstd")]
             Mode::Compressing => crate::histories::compressing(options),
+            #[cfg(feature = "encryption")]
+            Mode::Encrypting => crate::histories::encrypting(options),
         };
         Self {
             script,
@@ -738,6 +743,19 @@ fn a_crash_at_any_operation_while_payloads_are_compressed_loses_nothing() {
 #[test]
 fn a_crash_at_any_operation_of_replacing_what_is_compressed_loses_nothing() {
     enumerate(Manner::of(letting_go, Mode::Compressing));
+}
+
+/// An encrypted store shows what a plain one would.
+#[cfg(feature = "encryption")]
+#[test]
+fn a_crash_at_any_operation_of_an_encrypted_store_loses_nothing() {
+    enumerate(Manner::of(writing, Mode::Encrypting));
+}
+
+#[cfg(feature = "encryption")]
+#[test]
+fn a_crash_at_any_operation_of_compacting_an_encrypted_store_loses_nothing() {
+    enumerate(compactions(Mode::Encrypting, true));
 }
 
 fn compactions(mode: Mode, eager: bool) -> Manner {

@@ -426,6 +426,7 @@ impl Log {
 
     /// Goes on in a segment under the current key, if the open one is under an older one: with a
     /// frame of state that changes nothing.
+    #[cfg(feature = "encryption")]
     pub(crate) fn renew(&self) -> Result<()> {
         if same_key(&self.tail.lock().segment.cipher, &self.cipher) {
             return Ok(());
