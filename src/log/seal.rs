@@ -199,11 +199,13 @@ impl Seal {
 
     /// Opens the payload of a record; false when it is not what was sealed.
     pub(crate) fn open_payload(&self, tags: &RecordTags, record: u32, payload: &mut [u8]) -> bool {
-        if payload.is_empty() {
-            return true;
+        let Some(tag) = tags.of(record).and_then(<[u8]>::last_chunk::<TAG_LEN>) else {
+            return false;
+        };
+        match payload.is_empty() {
+            true => *tag == [0; TAG_LEN],
+            false => self.key.open(Piece::Payload, record, payload, tag),
         }
-        let tag = tags.of(record).and_then(<[u8]>::last_chunk::<TAG_LEN>);
-        tag.is_some_and(|tag| self.key.open(Piece::Payload, record, payload, tag))
     }
 }
 
