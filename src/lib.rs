@@ -108,3 +108,8 @@ pub use write::batch::WriteBatch;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So are those of the page on encryption.
+#[cfg(all(doctest, feature = "encryption"))]
+#[doc = include_str!("../docs/encryption.md")]
+struct EncryptionPage;

@@ -131,7 +131,8 @@ impl Log {
             let mut bytes: Vec<&[u8]> = Vec::with_capacity(6 * run);
             let mut end = first.offset;
             for (place, frame) in placed[start..start + run].iter().zip(&frames[start..]) {
-                bytes.extend(frame.bytes(&place.head));
+                let parts = frame.bytes(&place.head).into_iter();
+                bytes.extend(parts.filter(|part| !part.is_empty()));
                 end = place.offset + frame.header.frame_len();
                 tail.chain = place.head.sum();
             }
