@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::encryption::KeyId;
 use crate::feed::FeedKey;
 use crate::json::JsonError;
 
@@ -156,6 +157,27 @@ pub enum Error {
         /// The cargo feature that reads it.
         feature: &'static str,
         /// The file that it is in.
+        path: PathBuf,
+    },
+    /// The store is encrypted, and was opened without a key; it was left untouched.
+    KeyRequired {
+        /// A file that says so.
+        path: PathBuf,
+        /// The key that it needs.
+        key: KeyId,
+    },
+    /// None of the given keys is the one that a file of the store is encrypted under; the store was
+    /// left untouched.
+    WrongKey {
+        /// The file.
+        path: PathBuf,
+        /// The key that it needs.
+        key: KeyId,
+    },
+    /// The store is not encrypted, but was opened with a key; it was left untouched. To encrypt what
+    /// it has, copy the records into a new store.
+    NotEncrypted {
+        /// A file that says so.
         path: PathBuf,
     },
     /// An earlier write or sync failed, so what is on disk is not known any more. What was
@@ -335,6 +357,21 @@ impl fmt::Display for Error {
                 "{} holds what only a build with the feature `{feature}` reads",
                 path.display()
             ),
+            Self::KeyRequired { path, key } => {
+                write!(f, "{} is encrypted: it needs the key {key}", path.display())
+            }
+            Self::WrongKey { path, key } => write!(
+                f,
+                "{} is encrypted under the key {key}, which was not given",
+                path.display()
+            ),
+            Self::NotEncrypted { path } => {
+                write!(
+                    f,
+                    "{} is not encrypted, but a key was given",
+                    path.display()
+                )
+            }
             Self::Poisoned { cause } => {
                 write!(
                     f,

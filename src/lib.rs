@@ -45,6 +45,7 @@ mod compression;
 mod consumers;
 mod cursor;
 mod documents;
+mod encryption;
 mod engine;
 mod error;
 mod events;
@@ -77,6 +78,9 @@ pub use compression::Compression;
 pub use consumers::{Consumer, ConsumerInfo};
 pub use cursor::Cursor;
 pub use documents::{Checkpoint, Expected};
+pub use encryption::KeyId;
+#[cfg(feature = "encryption")]
+pub use encryption::{Encryption, Key};
 pub use error::{Error, RecordError, Result};
 pub use events::{CommitEvent, Event, Subscription};
 #[cfg(feature = "async")]
@@ -104,3 +108,8 @@ pub use write::batch::WriteBatch;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So are those of the page on encryption.
+#[cfg(all(doctest, feature = "encryption"))]
+#[doc = include_str!("../docs/encryption.md")]
+struct EncryptionPage;

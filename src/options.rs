@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::compression::Compression;
+use crate::encryption::Encryption;
 use crate::error::{Error, Result};
 use crate::index::residency::Limits;
 use crate::retention::maintain::Retention;
@@ -65,6 +66,7 @@ pub struct Options {
     pub(crate) compression: Compression,
     #[cfg(feature = "zstd")]
     pub(crate) thresholds: crate::compression::Thresholds,
+    pub(crate) encryption: Option<Encryption>,
     pub(crate) create: bool,
     pub(crate) secret: Option<[u8; 32]>,
     #[cfg(feature = "simulate")]
@@ -92,6 +94,7 @@ impl Default for Options {
             compression: Compression::None,
             #[cfg(feature = "zstd")]
             thresholds: crate::compression::Thresholds::default(),
+            encryption: None,
             create: true,
             secret: None,
             #[cfg(feature = "simulate")]
@@ -180,6 +183,14 @@ impl Options {
         self
     }
 
+    /// Encrypts everything that is written, and opens encrypted stores only; off by default. A store
+    /// is encrypted from its beginning, or not at all: see [`Error::NotEncrypted`].
+    #[cfg(feature = "encryption")]
+    pub fn encryption(mut self, encryption: Encryption) -> Self {
+        self.encryption = Some(encryption);
+        self
+    }
+
     /// Has feeds get a dictionary from this many records and bytes on, for tests.
     #[cfg(all(feature = "simulate", feature = "zstd"))]
     #[doc(hidden)]
@@ -195,7 +206,8 @@ impl Options {
     }
 
     /// The key of a new store's fingerprints; from the operating system's random numbers by
-    /// default. For tests that must repeat exactly. Ignored when the store exists.
+    /// default. For tests that must repeat exactly. Ignored when the store exists; of an encrypted
+    /// store, the first half counts.
     pub fn secret(mut self, secret: [u8; 32]) -> Self {
         self.secret = Some(secret);
         self
@@ -266,7 +278,8 @@ impl Options {
     /// # Errors
     /// [`Error::Locked`] when it is open elsewhere, [`Error::Corrupt`] when acknowledged data is
     /// damaged where it must be read to open, [`Error::UnknownFormat`] when a newer version wrote
-    /// it, [`Error::InvalidArgument`] when an option is out of range, or an I/O error.
+    /// it, [`Error::KeyRequired`], [`Error::WrongKey`] or [`Error::NotEncrypted`] when it is not
+    /// encrypted as the options say, [`Error::InvalidArgument`] when an option is out of range, or an I/O error.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
         self.check()?;
         Store::open_with(path.as_ref(), self, false)

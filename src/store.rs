@@ -9,6 +9,8 @@ use serde::Serialize;
 use crate::background::Background;
 use crate::compaction::{Compacted, compact};
 use crate::documents::{self, Checkpoint, Expected};
+#[cfg(feature = "encryption")]
+use crate::encryption::{KeyId, key_id};
 use crate::engine::Handle;
 use crate::error::{Error, Result};
 use crate::events::Subscription;
@@ -348,6 +350,33 @@ impl Store {
         self.engine.check_not_closed()?;
         self.engine.tidy_indexes(true)?;
         compact(&self.engine)
+    }
+
+    /// Writes everything anew that is under another key than the [current
+    /// one](crate::Encryption::new): when it returns, older keys are not needed any more.
+    /// Compaction in the background does the same bit by bit, except to the segment that is being
+    /// written to. Nothing that readers or writers see changes.
+    ///
+    /// # Errors
+    /// As for [`Store::compact`]; then older keys may be needed still.
+    #[cfg(feature = "encryption")]
+    pub fn rotate(&self) -> Result<Compacted> {
+        self.engine.check_not_closed()?;
+        self.engine.log.renew()?;
+        compact(&self.engine)
+    }
+
+    /// The keys that files of the store are encrypted under, each once; none when it is not encrypted.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    #[cfg(feature = "encryption")]
+    pub fn encryption_keys(&self) -> Result<Vec<KeyId>> {
+        self.engine.check_not_closed()?;
+        let segments = self.engine.log.segments();
+        let keys = segments.iter().filter_map(|file| key_id(&file.cipher));
+        let keys: std::collections::BTreeSet<KeyId> = keys.collect();
+        Ok(keys.into_iter().collect())
     }
 
     /// Reads every byte of the log's frames and checks every checksum, and the feeds against the

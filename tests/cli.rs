@@ -561,3 +561,37 @@ fn checkpoints_and_metadata_are_shown_and_set() {
     let merged = shell.lines("metadata -c acme --merge {\"n\":2}");
     assert_eq!(merged[0], json!({"region": "eu", "n": 2}));
 }
+
+#[cfg(feature = "encryption")]
+#[test]
+fn an_encrypted_store_needs_its_key_and_gets_another() {
+    let shell = Shell::new();
+    shell.file("key", &[7; 32]);
+    shell.file("next", "0a".repeat(32).as_bytes());
+    shell.file("none", b"0a0a");
+    shell.file("in.ndjson", THREE);
+    let _ = shell.ok("import -c c -m M --key-file key in.ndjson");
+    assert_eq!(ids(&shell.lines("feed -c c -m M --key-file key")).len(), 3);
+    let by_environment = shell
+        .command("feed -c c -m M")
+        .env("HIGHWATER_KEY_FILE", "key")
+        .output()
+        .expect("the command runs");
+    assert!(by_environment.status.success());
+    for (args, expected) in [
+        ("stats", "it needs the key"),
+        ("stats --key-file next", "which was not given"),
+        ("stats --key-file none", "neither 32 bytes nor 64"),
+        ("stats --key-file nowhere", "cannot read the key file"),
+    ] {
+        let output = shell.run(args);
+        assert_eq!(output.status.code(), Some(1));
+        let error = stderr(&output);
+        assert!(error.contains(expected), "{args}: {error}");
+    }
+    let keys = shell.ok("rotate --key-file next --old-key-file key");
+    assert_eq!(keys.lines().count(), 1);
+    assert_eq!(ids(&shell.lines("feed -c c -m M --key-file next")).len(), 3);
+    let _ = shell.ok("verify --key-file next");
+    assert!(!shell.run("stats --key-file key").status.success());
+}

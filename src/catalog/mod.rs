@@ -7,18 +7,21 @@
 
 mod backend;
 mod rows;
+mod vault;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, TableDefinition, TableError, WriteTransaction};
 
 pub(crate) use rows::{FeedRow, RootRow};
 
 use crate::catalog::backend::Backend;
+use crate::catalog::vault::Kept;
 use crate::cursor::StreamId;
+use crate::encryption::{Cipher, KeyId, key_id, same_key};
 use crate::error::{Error, Result};
 use crate::feed::directory::FrameRef;
 use crate::feed::marks::Marks;
@@ -27,15 +30,25 @@ use crate::log::manifest::Manifest;
 use crate::state::{StateKey, StateOp};
 use crate::storage::{OpenMode, Storage};
 
-const ROOT: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("root");
-const FEEDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("feeds");
-const FRAMES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("frames");
-const STATE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("state");
+const ROOT: Kept = table("root", false);
+const FEEDS: Kept = table("feeds", false);
+const FRAMES: Kept = table("frames", false);
+const STATE: Kept = table("state", true);
+
+const fn table(name: &'static str, hides_keys: bool) -> Kept {
+    Kept { name, hides_keys }
+}
+
 const ROOT_KEY: &[u8] = b"root";
 const MANIFEST_KEY: &[u8] = b"manifest";
 const SHELF_KEY: &[u8] = b"index runs";
+/// The id of the key that the other rows are sealed under, in the clear.
+const KEY_ID_KEY: &[u8] = b"key";
+const KEY_ID: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("key");
 
 const FILE_NAME: &str = "catalog.redb";
+/// Its name while it is being sealed anew.
+const TEMPORARY_NAME: &str = "catalog.redb.tmp";
 /// The catalog is read once and written now and then: it needs no large cache.
 const CACHE_BYTES: usize = 4 << 20;
 
@@ -43,6 +56,7 @@ const CACHE_BYTES: usize = 4 << 20;
 pub(crate) struct Catalog {
     storage: Arc<dyn Storage>,
     path: PathBuf,
+    cipher: Cipher,
     /// `None` after a failure, until the next save opens it again.
     database: Option<Guarded>,
     pub(crate) root: RootRow,
@@ -112,6 +126,20 @@ fn is_damage(error: &Error) -> bool {
     }
 }
 
+/// Removes those of some files of the catalog that are there.
+fn remove(storage: &Arc<dyn Storage>, dir: &Path, files: &[&str]) -> Result<()> {
+    let names = storage
+        .list(dir)
+        .map_err(|error| Error::io("list", dir, error))?;
+    for name in names.iter().filter(|name| files.contains(&name.as_str())) {
+        let path = dir.join(name);
+        storage
+            .remove(&path)
+            .map_err(|error| Error::io("remove", &path, error))?;
+    }
+    Ok(())
+}
+
 /// Where a feed's marks are among its chunks of frames.
 const MARKS_CHUNK: u64 = u64::MAX;
 
@@ -135,30 +163,24 @@ impl Catalog {
     }
 
     /// Opens the catalog of the store in `dir`; `None` when there is none, or when it is damaged,
-    /// so that it must be derived from the log.
+    /// so that it must be derived from the log. One that is under another of the `ciphers` than the
+    /// first is sealed anew, and without what it knew of the index.
     pub(crate) fn open(
         storage: &Arc<dyn Storage>,
         dir: &Path,
         store: [u8; 16],
+        ciphers: &[Cipher],
     ) -> Result<Option<(Self, Contents)>> {
-        let path = Self::path_in(dir);
         if !storage
             .list(dir)
             .is_ok_and(|names| names.iter().any(|name| name == FILE_NAME))
         {
             return Ok(None);
         }
-        let mut catalog = Self {
-            storage: storage.clone(),
-            path,
-            database: None,
-            root: RootRow::default(),
-            stale: false,
-            disconnected: false,
-        };
+        let mut catalog = Self::at(storage, Self::path_in(dir), None);
         let read = catalog
             .connect(OpenMode::Existing)
-            .and_then(|()| catalog.read_all());
+            .and_then(|()| catalog.read(dir, ciphers));
         match read {
             Ok(Some(contents)) if catalog.root.store == store => Ok(Some((catalog, contents))),
             Ok(_) => Ok(None),
@@ -167,25 +189,102 @@ impl Catalog {
         }
     }
 
-    /// Makes an empty catalog in the place of whatever is there.
-    pub(crate) fn create(storage: &Arc<dyn Storage>, dir: &Path, store: [u8; 16]) -> Result<Self> {
-        let path = Self::path_in(dir);
-        let names = storage
-            .list(dir)
-            .map_err(|error| Error::io("list", dir, error))?;
-        if names.iter().any(|name| name == FILE_NAME) {
-            storage
-                .remove(&path)
-                .map_err(|error| Error::io("remove", &path, error))?;
-        }
-        let mut catalog = Self {
+    fn at(storage: &Arc<dyn Storage>, path: PathBuf, cipher: Cipher) -> Self {
+        Self {
             storage: storage.clone(),
             path,
+            cipher,
             database: None,
-            root: RootRow::of(store),
-            stale: true,
+            root: RootRow::default(),
+            stale: false,
             disconnected: false,
+        }
+    }
+
+    /// Finds out which cipher it is under, and reads it; `None` when something is wrong.
+    fn read(&mut self, dir: &Path, ciphers: &[Cipher]) -> Result<Option<Contents>> {
+        let sealed = self.sealed_under()?;
+        let Some(cipher) = ciphers.iter().find(|cipher| key_id(cipher) == sealed) else {
+            return Ok(None);
         };
+        self.cipher = cipher.clone();
+        let Some(mut contents) = self.read_all()? else {
+            return Ok(None);
+        };
+        if let Some(current) = ciphers.first().filter(|current| !same_key(current, cipher)) {
+            if !self.reseal(dir, current)? {
+                return Ok(None);
+            }
+            contents.shelf = Shelf::default();
+        }
+        Ok(Some(contents))
+    }
+
+    /// The key that the rows are under; nothing in a plain store.
+    fn sealed_under(&self) -> Result<Option<KeyId>> {
+        let database = self.database()?;
+        self.guard(|| {
+            let transaction = database.begin_read()?;
+            let table = match transaction.open_table(KEY_ID) {
+                Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+                table => table?,
+            };
+            let id = table.get(KEY_ID_KEY)?;
+            Ok(id.and_then(|id| id.value().try_into().ok()).map(KeyId))
+        })
+    }
+
+    /// Copies all rows into a file under another cipher, which takes the place of this one when it
+    /// is whole and on stable storage; false when a row is damaged. What a file under the old key
+    /// has in pages that are free would stay there for ever.
+    fn reseal(&mut self, dir: &Path, cipher: &Cipher) -> Result<bool> {
+        remove(&self.storage, dir, &[TEMPORARY_NAME])?;
+        let mut copy = Self::at(&self.storage, dir.join(TEMPORARY_NAME), cipher.clone());
+        copy.connect(OpenMode::CreateNew)?;
+        let (from, to) = (self.database()?, copy.database()?);
+        let copied = copy.guard(|| {
+            let (read, write) = (from.begin_read()?, to.begin_write()?);
+            for kept in [ROOT, FEEDS, FRAMES, STATE] {
+                let mut table = write.open_table(kept.definition())?;
+                let source = read.open_table(kept.definition())?;
+                let Some(rows) = kept.rows(&self.cipher, &source)? else {
+                    return Ok(false);
+                };
+                for (key, value) in rows {
+                    kept.insert(cipher, &mut table, &key, &value)?;
+                }
+            }
+            name_key(&write, cipher)?;
+            write.commit()?;
+            Ok(true)
+        })?;
+        // Both are closed before their files change names.
+        copy.database = None;
+        self.database = None;
+        if copied {
+            self.storage
+                .rename(&copy.path, &self.path)
+                .map_err(|error| Error::io("rename", &copy.path, error))?;
+            self.storage
+                .sync_dir(dir)
+                .map_err(|error| Error::io("sync directory", dir, error))?;
+            self.cipher = cipher.clone();
+            self.connect(OpenMode::Existing)?;
+        }
+        Ok(copied)
+    }
+
+    /// Makes an empty catalog in the place of whatever is there.
+    pub(crate) fn create(
+        storage: &Arc<dyn Storage>,
+        dir: &Path,
+        store: [u8; 16],
+        cipher: &Cipher,
+    ) -> Result<Self> {
+        let path = Self::path_in(dir);
+        remove(storage, dir, &[FILE_NAME, TEMPORARY_NAME])?;
+        let mut catalog = Self::at(storage, path, cipher.clone());
+        (catalog.root, catalog.stale) = (RootRow::of(store), true);
         catalog.connect(OpenMode::CreateNew)?;
         catalog
             .storage
@@ -242,20 +341,20 @@ impl Catalog {
 
     /// Reads and checks the root, the feeds and the state; `None` when something is wrong.
     fn read_all(&mut self) -> Result<Option<Contents>> {
-        let database = self.database()?;
+        let (database, cipher) = (self.database()?, &self.cipher);
         let read = self.guard(|| {
             let transaction = database.begin_read()?;
-            let table = transaction.open_table(ROOT)?;
-            let Some(value) = table.get(ROOT_KEY)? else {
+            let table = transaction.open_table(ROOT.definition())?;
+            let Some(value) = ROOT.get(cipher, &table, ROOT_KEY)? else {
                 return Ok(None);
             };
-            let Some(root) = rows::decode::<RootRow>(ROOT_KEY, value.value()) else {
+            let Some(root) = rows::decode::<RootRow>(ROOT_KEY, &value) else {
                 return Ok(None);
             };
             let mut contents = Contents::default();
-            if let Some(value) = table.get(MANIFEST_KEY)? {
-                let body = rows::open(MANIFEST_KEY, value.value());
-                let known = rows::weight(value.value()) == root.manifest_sum;
+            if let Some(value) = ROOT.get(cipher, &table, MANIFEST_KEY)? {
+                let body = rows::open(MANIFEST_KEY, &value);
+                let known = rows::weight(&value) == root.manifest_sum;
                 let Some(manifest) = body.filter(|_| known).and_then(Manifest::decode) else {
                     return Ok(None);
                 };
@@ -264,29 +363,34 @@ impl Catalog {
                 return Ok(None);
             }
             // What is wrong with this is no reason to read the log: indexes are built again.
-            if let Some(value) = table.get(SHELF_KEY)?
-                && rows::weight(value.value()) == root.shelf_sum
-                && let Some(body) = rows::open(SHELF_KEY, value.value())
+            if let Some(value) = ROOT.get(cipher, &table, SHELF_KEY)?
+                && rows::weight(&value) == root.shelf_sum
+                && let Some(body) = rows::open(SHELF_KEY, &value)
             {
                 contents.shelf = Shelf::decode(body).unwrap_or_default();
             }
             let (mut feeds_sum, mut state_sum) = (0u64, 0u64);
-            for row in transaction.open_table(FEEDS)?.iter()? {
-                let (key, value) = row?;
-                let Some(row) = rows::decode::<FeedRow>(key.value(), value.value()) else {
+            let feeds = transaction.open_table(FEEDS.definition())?;
+            let state = transaction.open_table(STATE.definition())?;
+            let feeds = FEEDS.rows(cipher, &feeds)?;
+            let state = STATE.rows(cipher, &state)?;
+            let (Some(feeds), Some(state)) = (feeds, state) else {
+                return Ok(None);
+            };
+            for (key, value) in feeds {
+                let Some(row) = rows::decode::<FeedRow>(&key, &value) else {
                     return Ok(None);
                 };
-                feeds_sum = feeds_sum.wrapping_add(rows::weight(value.value()));
+                feeds_sum = feeds_sum.wrapping_add(rows::weight(&value));
                 contents.feeds.insert(row.stream(), row);
             }
-            for row in transaction.open_table(STATE)?.iter()? {
-                let (key, value) = row?;
-                let Some(body) = rows::open(key.value(), value.value()) else {
+            for (key, value) in state {
+                let Some(body) = rows::open(&key, &value) else {
                     return Ok(None);
                 };
-                state_sum = state_sum.wrapping_add(rows::weight(value.value()));
-                let key = StateKey::from_bytes(key.value().to_vec());
-                contents.state.insert(key, body.to_vec());
+                state_sum = state_sum.wrapping_add(rows::weight(&value));
+                let body = body.to_vec();
+                contents.state.insert(StateKey::from_bytes(key), body);
             }
             let whole = feeds_sum == root.feeds_sum && state_sum == root.state_sum;
             Ok(whole.then_some((root, contents)))
@@ -305,34 +409,34 @@ impl Catalog {
         if self.database.is_none() {
             self.connect(OpenMode::Existing)?;
         }
-        let database = self.database()?;
+        let (database, cipher) = (self.database()?, &self.cipher);
         let frames = self.guard(|| {
             let transaction = database.begin_read()?;
-            let table = transaction.open_table(FRAMES)?;
+            let table = transaction.open_table(FRAMES.definition())?;
             let mut frames = Vec::new();
             let mut sum = 0u64;
             for chunk in 0..row.chunks {
                 let key = chunk_key(row.stream(), chunk);
-                let Some(value) = table.get(key.as_slice())? else {
+                let Some(value) = FRAMES.get(cipher, &table, &key)? else {
                     return Ok(None);
                 };
-                let Some(chunk) = rows::decode_frames(&key, value.value()) else {
+                let Some(chunk) = rows::decode_frames(&key, &value) else {
                     return Ok(None);
                 };
-                sum = sum.wrapping_add(rows::weight(value.value()));
+                sum = sum.wrapping_add(rows::weight(&value));
                 frames.extend(chunk);
             }
             let mut marks = Marks::default();
             if row.marks {
                 let key = chunk_key(row.stream(), MARKS_CHUNK);
-                let Some(value) = table.get(key.as_slice())? else {
+                let Some(value) = FRAMES.get(cipher, &table, &key)? else {
                     return Ok(None);
                 };
-                let body = rows::open(&key, value.value());
+                let body = rows::open(&key, &value);
                 let Some(known) = body.and_then(Marks::decode) else {
                     return Ok(None);
                 };
-                sum = sum.wrapping_add(rows::weight(value.value()));
+                sum = sum.wrapping_add(rows::weight(&value));
                 marks = known;
             }
             Ok((sum == row.chunks_sum).then_some((frames, marks)))
@@ -352,10 +456,10 @@ impl Catalog {
         if self.database.is_none() {
             self.connect(OpenMode::Existing)?;
         }
-        let before = self.root;
+        let (before, cipher) = (self.root, &self.cipher);
         let saved = self
             .database()
-            .and_then(|database| self.guard(|| write_all(database, before, save)));
+            .and_then(|database| self.guard(|| write_all(database, cipher, before, save)));
         match saved {
             Ok((root, rows)) => {
                 self.root = root;
@@ -373,6 +477,7 @@ impl Catalog {
 
 fn write_all(
     database: &Database,
+    cipher: &Cipher,
     before: RootRow,
     save: Save<'_>,
 ) -> Result<(RootRow, Vec<FeedRow>), redb::Error> {
@@ -382,16 +487,19 @@ fn write_all(
     let transaction = database.begin_write()?;
     let mut rows_now = Vec::with_capacity(save.feeds.len());
     {
-        let mut feed_table = transaction.open_table(FEEDS)?;
-        let mut frame_table = transaction.open_table(FRAMES)?;
+        let mut feed_table = Sums::of(FEEDS, cipher, transaction.open_table(FEEDS.definition())?);
+        let frames = transaction.open_table(FRAMES.definition())?;
+        let mut frame_table = Sums::of(FRAMES, cipher, frames);
         for stream in save.dropped {
-            remove(&mut feed_table, &feed_key(*stream), &mut root.feeds_sum)?;
+            feed_table.remove(&feed_key(*stream), &mut root.feeds_sum)?;
             let chunks = chunk_key(*stream, 0)..=chunk_key(*stream, MARKS_CHUNK);
             let (first, last) = (chunks.start().as_slice(), chunks.end().as_slice());
             // Chunk numbers are little-endian, so the range has other keys of this feed at most.
-            frame_table.retain_in::<&[u8], _>(first..=last, |key, _| {
-                !key.starts_with(&feed_key(*stream))
-            })?;
+            frame_table
+                .table
+                .retain_in::<&[u8], _>(first..=last, |key, _| {
+                    !key.starts_with(&feed_key(*stream))
+                })?;
         }
         for changes in save.feeds {
             let FeedChanges {
@@ -401,37 +509,37 @@ fn write_all(
                 marks,
             } = changes;
             let feed_key = feed_key(row.stream());
-            let known = feed_table.get(feed_key.as_slice())?;
-            let known = known.and_then(|old| rows::decode::<FeedRow>(&feed_key, old.value()));
+            let known = FEEDS.get(cipher, &feed_table.table, &feed_key)?;
+            let known = known.and_then(|old| rows::decode::<FeedRow>(&feed_key, &old));
             row.chunks = known.map_or(0, |known| known.chunks);
             row.chunks_sum = known.map_or(0, |known| known.chunks_sum);
             row.marks = known.is_some_and(|known| known.marks);
             for (chunk, frames) in chunks {
                 let key = chunk_key(row.stream(), chunk as u64);
                 let value = rows::encode_frames(&key, &frames);
-                replace(&mut frame_table, &key, &value, &mut row.chunks_sum)?;
+                frame_table.replace(&key, &value, &mut row.chunks_sum)?;
                 row.chunks = row.chunks.max(chunk as u64 + 1);
             }
             // Compaction leaves fewer of them.
             for chunk in chunks_len as u64..row.chunks {
                 let key = chunk_key(row.stream(), chunk);
-                remove(&mut frame_table, &key, &mut row.chunks_sum)?;
+                frame_table.remove(&key, &mut row.chunks_sum)?;
             }
             row.chunks = row.chunks.min(chunks_len as u64);
             if let Some(marks) = marks {
                 let key = chunk_key(row.stream(), MARKS_CHUNK);
                 let value = rows::seal(&key, marks);
-                replace(&mut frame_table, &key, &value, &mut row.chunks_sum)?;
+                frame_table.replace(&key, &value, &mut row.chunks_sum)?;
                 row.marks = true;
             }
             let value = rows::encode(&feed_key, &row);
-            replace(&mut feed_table, &feed_key, &value, &mut root.feeds_sum)?;
+            feed_table.replace(&feed_key, &value, &mut root.feeds_sum)?;
             rows_now.push(row);
         }
-        let mut state_table = transaction.open_table(STATE)?;
+        let mut state_table = Sums::of(STATE, cipher, transaction.open_table(STATE.definition())?);
         if save.whole {
             // Also what should have been removed by a save that failed.
-            state_table.retain(|_, _| false)?;
+            state_table.table.retain(|_, _| false)?;
             root.state_sum = 0;
         }
         for operation in save.state {
@@ -439,46 +547,72 @@ fn write_all(
             match &operation.value {
                 Some(value) => {
                     let value = rows::seal(key, value.clone());
-                    replace(&mut state_table, key, &value, &mut root.state_sum)?;
+                    state_table.replace(key, &value, &mut root.state_sum)?;
                 }
-                None => remove(&mut state_table, key, &mut root.state_sum)?,
+                None => state_table.remove(key, &mut root.state_sum)?,
             }
         }
-        let mut root_table = transaction.open_table(ROOT)?;
+        let mut root_table = transaction.open_table(ROOT.definition())?;
         let manifest = rows::seal(MANIFEST_KEY, save.manifest.encode());
         root.manifest_sum = rows::weight(&manifest);
-        root_table.insert(MANIFEST_KEY, manifest.as_slice())?;
         let shelf = rows::seal(SHELF_KEY, save.shelf);
         root.shelf_sum = rows::weight(&shelf);
-        root_table.insert(SHELF_KEY, shelf.as_slice())?;
-        root_table.insert(ROOT_KEY, rows::encode(ROOT_KEY, &root).as_slice())?;
+        let own = rows::encode(ROOT_KEY, &root);
+        for (key, value) in [
+            (MANIFEST_KEY, manifest),
+            (SHELF_KEY, shelf),
+            (ROOT_KEY, own),
+        ] {
+            ROOT.insert(cipher, &mut root_table, key, &value)?;
+        }
     }
+    name_key(&transaction, cipher)?;
     transaction.commit()?;
     Ok((root, rows_now))
 }
 
-/// Puts a row in the place of an older one, and keeps its table's sum.
-fn replace(
-    table: &mut redb::Table<'_, &'static [u8], &'static [u8]>,
-    key: &[u8],
-    value: &[u8],
-    sum: &mut u64,
-) -> Result<(), redb::Error> {
-    if let Some(old) = table.insert(key, value)? {
-        *sum = sum.wrapping_sub(rows::weight(old.value()));
+/// Writes down which key the rows are under, in the clear.
+fn name_key(transaction: &WriteTransaction, cipher: &Cipher) -> Result<(), redb::Error> {
+    if let Some(keys) = cipher {
+        let mut table = transaction.open_table(KEY_ID)?;
+        table.insert(KEY_ID_KEY, keys.id().0.as_slice())?;
     }
-    *sum = sum.wrapping_add(rows::weight(value));
     Ok(())
 }
 
-/// Removes a row, and keeps its table's sum.
-fn remove(
-    table: &mut redb::Table<'_, &'static [u8], &'static [u8]>,
-    key: &[u8],
-    sum: &mut u64,
-) -> Result<(), redb::Error> {
-    if let Some(old) = table.remove(key)? {
-        *sum = sum.wrapping_sub(rows::weight(old.value()));
+/// A table whose rows are summed up.
+struct Sums<'a> {
+    kept: Kept,
+    cipher: &'a Cipher,
+    table: redb::Table<'a, &'static [u8], &'static [u8]>,
+}
+
+impl<'a> Sums<'a> {
+    fn of(
+        kept: Kept,
+        cipher: &'a Cipher,
+        table: redb::Table<'a, &'static [u8], &'static [u8]>,
+    ) -> Self {
+        Self {
+            kept,
+            cipher,
+            table,
+        }
     }
-    Ok(())
+
+    /// Puts a row in the place of an older one, and keeps the table's sum.
+    fn replace(&mut self, key: &[u8], value: &[u8], sum: &mut u64) -> Result<(), redb::Error> {
+        let old = self.kept.insert(self.cipher, &mut self.table, key, value)?;
+        let lost = old.map_or(0, |old| rows::weight(&old));
+        *sum = sum.wrapping_sub(lost).wrapping_add(rows::weight(value));
+        Ok(())
+    }
+
+    /// Removes a row, and keeps the table's sum.
+    fn remove(&mut self, key: &[u8], sum: &mut u64) -> Result<(), redb::Error> {
+        let old = self.kept.remove(self.cipher, &mut self.table, key)?;
+        let lost = old.map_or(0, |old| rows::weight(&old));
+        *sum = sum.wrapping_sub(lost);
+        Ok(())
+    }
 }

@@ -207,7 +207,9 @@ fn round(
     let manifest = next_manifest(engine, &survey, &ids)?;
     let log = &engine.log;
     let id = engine.manifest.lock().next_pack();
-    let mut pack = PackWriter::create(log.storage(), log.dir(), log.identity(), id, survey.newest)?;
+    let (identity, cipher) = (log.identity(), log.cipher());
+    let of = survey.newest;
+    let mut pack = PackWriter::create(log.storage(), log.dir(), identity, cipher, id, of)?;
     pack.set_pace(pace);
     let mut moved = Vec::new();
     let mut newest = Lsn(0);
@@ -227,7 +229,7 @@ fn round(
     let mut frame = Frame::of_pack(FrameKind::Manifest, manifest.encode());
     // What is published is durable, a moment before the log says so.
     frame.header.durable_lsn = log.durable().max(newest);
-    frame.seal();
+    frame.seal(cipher);
     pack.append(&frame)?;
     let removed_bytes = victims
         .iter()
@@ -289,7 +291,9 @@ fn feed_frame(
         row, chunks, marks, ..
     } = feed.preview(ids, packed).ok_or_else(forgotten)?;
     let frames: Vec<FrameRef> = chunks.into_iter().flat_map(|(_, frames)| frames).collect();
-    Ok(Frame::feed(&row, &frames, &marks.unwrap_or_default()))
+    let mut frame = Frame::feed(&row, &frames, &marks.unwrap_or_default());
+    frame.seal(engine.log.cipher());
+    Ok(frame)
 }
 
 fn state_frame(engine: &Engine) -> Frame {
@@ -300,6 +304,6 @@ fn state_frame(engine: &Engine) -> Frame {
     let mut frame = Frame::of_pack(FrameKind::Whole, bytes);
     frame.header.count = operations.len() as u32;
     frame.header.lsn = lsn;
-    frame.seal();
+    frame.seal(engine.log.cipher());
     frame
 }

@@ -28,6 +28,7 @@ pub(crate) struct Survivors<'a> {
 
 /// A packed frame under construction, and those that are written.
 struct Packer<'a, 'b> {
+    engine: &'a Engine,
     feed: &'a FeedState,
     pack: &'a mut PackWriter<'b>,
     frame: Option<PackedFrame>,
@@ -63,6 +64,7 @@ impl<'a> Survivors<'a> {
         copied: &Cell<Option<SegmentId>>,
     ) -> Result<Vec<FrameRef>> {
         let mut packer = Packer {
+            engine: self.engine,
             feed: self.feed,
             pack,
             frame: None,
@@ -142,7 +144,7 @@ impl<'a> Survivors<'a> {
                 (stored, entry.plain_len) = (compressed, len);
             }
         }
-        let target = packer.frame_for(self.engine, record.position)?;
+        let target = packer.frame_for(record.position)?;
         let origin = (frame.lsn, frame.origin(record.position));
         // With what stands behind the id.
         let ids = &buffer[row.id.start..][..record.ids_len() as usize];
@@ -185,7 +187,7 @@ impl<'a> Survivors<'a> {
 
 impl Packer<'_, '_> {
     /// The frame that the record at `position` goes into.
-    fn frame_for(&mut self, engine: &Engine, position: u64) -> Result<&mut PackedFrame> {
+    fn frame_for(&mut self, position: u64) -> Result<&mut PackedFrame> {
         if self
             .frame
             .as_ref()
@@ -194,14 +196,15 @@ impl Packer<'_, '_> {
             self.finish()?;
         }
         let (feed, epoch) = (self.feed.id, self.feed.epoch);
-        let new = || PackedFrame::new(feed, epoch, position, engine.log.frames.take());
+        let frames = &self.engine.log.frames;
+        let new = || PackedFrame::new(feed, epoch, position, frames.take());
         Ok(self.frame.get_or_insert_with(new))
     }
 
     /// Writes the frame under construction.
     fn finish(&mut self) -> Result<()> {
         if let Some(frame) = self.frame.take() {
-            let (frame, mut known) = frame.finish();
+            let (frame, mut known) = frame.finish(self.engine.log.cipher());
             let place = self.pack.append(&frame)?;
             (known.segment, known.offset) = (place.segment, place.offset);
             self.written.push(known);

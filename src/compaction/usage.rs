@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::encryption::same_key;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::feed::directory::FrameRef;
-use crate::log::SegmentId;
 use crate::log::segment::Segment;
+use crate::log::{SegmentId, seal};
 
 /// Compaction begins when the log is larger than what is needed by this part, ...
 const EXCESS_MAX: f64 = 0.25;
@@ -52,6 +53,8 @@ struct File {
     scattered: usize,
     /// How many files are newer.
     age: usize,
+    /// Whether it is under another key than what is written now.
+    outdated: bool,
 }
 
 /// What a round of compaction should do.
@@ -60,7 +63,7 @@ pub(crate) struct Plan {
     pub(crate) victims: Vec<Arc<Segment>>,
     /// About how much is going to be copied.
     pub(crate) copied: u64,
-    /// Whether it is about putting small frames together, and not about space.
+    /// Whether it is about putting small frames together, or about keys, and not about space.
     pub(crate) gathers: bool,
     /// Whether there is so much to give back that writers may feel it.
     pub(crate) urgent: bool,
@@ -69,6 +72,8 @@ pub(crate) struct Plan {
 /// What directories tell of the files.
 #[derive(Default)]
 struct Needed {
+    /// What encryption adds to each record, in bytes.
+    sealing: u64,
     /// About how long feed frames are.
     described: u64,
     bytes: BTreeMap<SegmentId, u64>,
@@ -77,7 +82,13 @@ struct Needed {
 
 impl Usage {
     pub(crate) fn of(engine: &Engine, damaged: &BTreeSet<SegmentId>) -> Result<Self> {
-        let mut known = Needed::default();
+        let mut known = Needed {
+            sealing: match engine.log.cipher() {
+                Some(_) => seal::PER_RECORD,
+                None => 0,
+            },
+            ..Needed::default()
+        };
         engine.each_directory(|frames, pruned_through| known.add(frames, pruned_through))?;
         let covered = engine.catalog.lock().root.position().segment;
         let mut segments = engine.log.segments();
@@ -96,6 +107,7 @@ impl Usage {
                 needed: known.bytes.get(&id).copied().unwrap_or(0).min(len),
                 scattered: known.scattered.get(&id).copied().unwrap_or(0),
                 age: count - at,
+                outdated: !same_key(&segment.cipher, engine.log.cipher()),
                 segment,
             })
         };
@@ -128,6 +140,9 @@ impl Usage {
     pub(crate) fn plan(mut self, spent: bool) -> Plan {
         let urgent = self.is_over(self.len, EXCESS_URGENT);
         let mut files = std::mem::take(&mut self.files);
+        if files.iter().any(|file| file.outdated) {
+            return self.renew(files);
+        }
         if self.eager && spent {
             files.clear();
         }
@@ -153,6 +168,23 @@ impl Usage {
         Plan::new(victims, false, urgent)
     }
 
+    /// Rewrites files that are under an older key, in the order of the log, whatever they are worth.
+    fn renew(&self, mut files: Vec<File>) -> Plan {
+        files.retain(|file| file.outdated);
+        files.truncate(self.fitting(&files));
+        Plan::new(files, true, false)
+    }
+
+    /// How many files, from the first on, are copied in one round.
+    fn fitting(&self, files: &[File]) -> usize {
+        let mut copied = 0;
+        let room = |file: &&File| {
+            copied += file.needed;
+            copied == file.needed || copied <= self.most
+        };
+        files.iter().take_while(room).count()
+    }
+
     /// Rewrites segments, oldest first, whose frames are too many and too small. Packs are left
     /// alone, so it ends.
     fn gather(&self, mut files: Vec<File>) -> Plan {
@@ -160,14 +192,8 @@ impl Usage {
         if files.iter().map(|file| file.scattered).sum::<usize>() < SCATTERED_FRAMES {
             return Plan::new(Vec::new(), true, false);
         }
-        let mut copied = 0;
         // Neighbours go together, for a packed frame does not reach over what is left alone.
-        let room = |file: &File| {
-            copied += file.needed;
-            copied == file.needed || copied <= self.most
-        };
-        let fitting = files.iter().map(room).take_while(|fits| *fits).count();
-        files.truncate(fitting);
+        files.truncate(self.fitting(&files));
         Plan::new(files, true, false)
     }
 }
@@ -195,7 +221,8 @@ impl Needed {
         }
         for frame in frames {
             self.described += frame.described_len();
-            *self.bytes.entry(frame.segment).or_default() += frame.needed_len(pruned_through);
+            *self.bytes.entry(frame.segment).or_default() +=
+                frame.needed_len(pruned_through, self.sealing);
         }
     }
 }

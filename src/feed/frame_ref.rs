@@ -206,8 +206,8 @@ impl FrameRef {
     }
 
     /// About how many of its bytes are still needed, when payloads at or before `pruned_through`
-    /// are not.
-    pub(crate) fn needed_len(&self, pruned_through: u64) -> u64 {
+    /// are not, and encryption adds `sealing` to each record.
+    pub(crate) fn needed_len(&self, pruned_through: u64, sealing: u64) -> u64 {
         let holders = self.packing.as_ref().map_or(0, |packing| packing.holders);
         let needed = u64::from(self.live_count.saturating_add(holders).min(self.count));
         if needed == 0 {
@@ -220,7 +220,7 @@ impl FrameRef {
             u64::from(self.bodies_len)
         };
         let each = (self.columns_len() + u64::from(self.ids_len) + bodies) / u64::from(self.count);
-        each * needed + FRAME_HEADER_LEN as u64
+        (each + sealing) * needed + FRAME_HEADER_LEN as u64
     }
 
     /// About how many bytes a directory takes for it in a pack.

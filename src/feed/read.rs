@@ -2,7 +2,7 @@
 //! verified by its checksum. Neighbouring records share one read.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::checksum::checksum;
 use crate::compression::Codec;
@@ -11,8 +11,10 @@ use crate::feed::ahead::Ahead;
 use crate::feed::directory::FrameRef;
 use crate::feed::lives::Lives;
 use crate::index::IndexEntry;
+use crate::log::Lsn;
 use crate::log::commit::Log;
 use crate::log::format::{ENTRY_LEN, Entry, FRAME_HEADER_LEN, FrameHeader, entry_table};
+use crate::log::seal::{self, RecordTags, Seal};
 use crate::log::segment::Segment;
 use crate::record::Action;
 
@@ -25,8 +27,11 @@ const BODY_GAP_MAX: u64 = 16 << 10;
 pub(crate) struct Span {
     segment: Arc<Segment>,
     first: u64,
+    lsn: Lsn,
     time: u64,
     count: u32,
+    /// Where the frame begins, and its entries, ids and payloads.
+    offset: u64,
     entries_at: u64,
     ids_at: u64,
     bodies_at: u64,
@@ -38,6 +43,8 @@ pub(crate) struct Span {
     packed: Option<Vec<(u32, u64)>>,
     /// What was read before it was needed.
     pub(crate) ahead: Option<Ahead>,
+    /// Of an encrypted frame, once it was looked at.
+    seal: OnceLock<Seal>,
 }
 
 /// A wanted record whose entry was read.
@@ -49,6 +56,8 @@ pub(crate) struct Located {
     raw: [u8; ENTRY_LEN],
     id_start: u32,
     body_start: u32,
+    /// Which record of the frame it is.
+    index: u32,
     entry_at: u64,
     /// Whether the payload is gone, so that it is not read.
     pub(crate) pruned: bool,
@@ -103,9 +112,17 @@ pub(crate) fn read_entries(
     let damaged = |what| Error::corrupt(&segment.path, frame.offset, what);
     let (header, _) = FrameHeader::decode(&bytes, frame.offset, segment.header.nonce)
         .ok_or_else(|| damaged("frame header"))?;
-    let columns = &bytes[FRAME_HEADER_LEN..];
+    let columns = &mut bytes[FRAME_HEADER_LEN..];
     if header.first != frame.first || header.content_sum != checksum(0, &[columns]) {
         return Err(damaged("frame entries"));
+    }
+    if let Some(keys) = &segment.cipher {
+        let read = |buf: &mut [u8], at| segment.read(buf, at);
+        let seal = Seal::open(keys, segment, &header, frame.offset, read)?;
+        if header.lsn != frame.lsn {
+            return Err(damaged("frame header"));
+        }
+        seal.open_columns(segment, 0, columns, read)?;
     }
     let table = entry_table(columns);
     for bit in frame.live_from(0) {
@@ -149,8 +166,10 @@ impl Span {
             segment,
             packed,
             first: frame.first,
+            lsn: frame.lsn,
             time: frame.time,
             count: frame.count,
+            offset: frame.offset,
             entries_at,
             ids_at,
             bodies_at,
@@ -158,7 +177,28 @@ impl Span {
             bodies_len: frame.bodies_len,
             wanted,
             ahead: None,
+            seal: OnceLock::new(),
         })
+    }
+
+    /// The seal of an encrypted frame, of which the header was found to be what the directory says.
+    fn seal(&self) -> Result<Option<&Seal>> {
+        let Some(keys) = &self.segment.cipher else {
+            return Ok(None);
+        };
+        if let Some(seal) = self.seal.get() {
+            return Ok(Some(seal));
+        }
+        let mut bytes = [0; FRAME_HEADER_LEN];
+        self.read(&mut bytes, self.offset)?;
+        let header = FrameHeader::decode(&bytes, self.offset, self.segment.header.nonce);
+        let known = |header: &FrameHeader| header.lsn == self.lsn && header.first == self.first;
+        let header = header.map(|(header, _)| header).filter(known);
+        let damaged = || Error::corrupt(&self.segment.path, self.offset, "frame header");
+        let header = header.ok_or_else(damaged)?;
+        let read = |buf: &mut [u8], at| self.read(buf, at);
+        let seal = Seal::open(keys, &self.segment, &header, self.offset, read)?;
+        Ok(Some(self.seal.get_or_init(|| seal)))
     }
 
     /// Reads the entries of the wanted records; `table` is memory to read them into.
@@ -173,13 +213,29 @@ impl Span {
                 after += 1;
             }
             // The entry before the first tells where the first starts.
-            let from = start.saturating_sub(1);
-            table.resize((end - from + 1) as usize * ENTRY_LEN, 0);
-            self.read(table, self.entry_at(from))?;
+            let mut from = start.saturating_sub(1);
+            match self.seal()? {
+                None => {
+                    table.resize((end - from + 1) as usize * ENTRY_LEN, 0);
+                    self.read(table, self.entry_at(from))?;
+                }
+                Some(seal) => from = self.open_entries(seal, from, end, table)?,
+            }
             self.locate_run(at..after, from, entry_table(table), located)?;
             at = after;
         }
         Ok(())
+    }
+
+    /// Reads encrypted entries with those around them; which record of the frame the table begins
+    /// with.
+    fn open_entries(&self, seal: &Seal, from: u32, end: u32, table: &mut Vec<u8>) -> Result<u32> {
+        let place = seal::around(from, end, self.ids_at - self.entries_at);
+        table.resize((place.end - place.start) as usize, 0);
+        self.read(table, self.entries_at + place.start)?;
+        let read = |buf: &mut [u8], at| self.read(buf, at);
+        seal.open_columns(&self.segment, place.start, table, read)?;
+        Ok(from / seal::UNIT_ENTRIES * seal::UNIT_ENTRIES)
     }
 
     /// Which record of the frame the wanted one at `at` is, and its commit time.
@@ -232,6 +288,7 @@ impl Span {
                 raw: *raw,
                 id_start,
                 body_start,
+                index,
                 entry_at,
                 pruned: entry.pruned,
             });
@@ -267,6 +324,7 @@ impl Span {
         buffer.resize(ids_start + (last.entry.id_end - first.id_start) as usize, 0);
         let ids_at = self.ids_at + u64::from(first.id_start);
         self.read(&mut buffer[ids_start..], ids_at)?;
+        let tags = self.open_ids(located, &mut buffer[ids_start..])?;
         // Where all are text, a part of it is text if it starts and ends between characters.
         let ids = &buffer[ids_start..];
         let all = std::str::from_utf8(ids).ok();
@@ -301,15 +359,58 @@ impl Span {
         let rows = &mut rows[first_row..];
         match bodies {
             Bodies::Skipped => Ok(()),
-            Bodies::Stored => self.load_bodies(located, None, buffer, rows),
-            Bodies::Plain(codec) => self.load_bodies(located, Some(codec), buffer, rows),
+            Bodies::Stored => self.load_bodies(located, &tags, None, buffer, rows),
+            Bodies::Plain(codec) => self.load_bodies(located, &tags, Some(codec), buffer, rows),
         }
+    }
+
+    /// Opens the ids of located records of an encrypted frame, of which `ids` begins with the first.
+    /// The tags, with which payloads are opened too; nothing in a plain frame.
+    fn open_ids(&self, located: &[Located], ids: &mut [u8]) -> Result<Option<RecordTags>> {
+        let (Some(seal), [first, ..]) = (self.seal()?, located) else {
+            return Ok(None);
+        };
+        let last = located.last().unwrap_or(first);
+        let tags = seal.tags(first.index..last.index + 1, |buf, at| self.read(buf, at))?;
+        for record in located {
+            let place = record.id_start - first.id_start..record.entry.id_end - first.id_start;
+            let id = &mut ids[place.start as usize..place.end as usize];
+            if !seal.open_id(&tags, record.index, id) {
+                let offset = self.ids_at + u64::from(record.id_start);
+                return Err(Error::corrupt(&self.segment.path, offset, "record id"));
+            }
+        }
+        Ok(Some(tags))
+    }
+
+    /// Opens the payloads of a run of records of an encrypted frame, of which `stored` begins with
+    /// the first.
+    fn open_bodies(
+        &self,
+        run: &[Located],
+        tags: &Option<RecordTags>,
+        stored: &mut [u8],
+    ) -> Result<()> {
+        let (Some(seal), Some(tags), [first, ..]) = (self.seal()?, tags, run) else {
+            return Ok(());
+        };
+        for record in run.iter().filter(|record| !record.pruned) {
+            let begin = record.body_start - first.body_start;
+            let end = record.entry.body_end - first.body_start;
+            let body = &mut stored[begin as usize..end as usize];
+            if !seal.open_payload(tags, record.index, body) {
+                let offset = self.bodies_at + u64::from(record.body_start);
+                return Err(Error::corrupt(&self.segment.path, offset, "payload"));
+            }
+        }
+        Ok(())
     }
 
     /// With a codec, payloads are decompressed.
     fn load_bodies(
         &self,
         located: &[Located],
+        tags: &Option<RecordTags>,
         codec: Option<&Codec>,
         buffer: &mut Vec<u8>,
         rows: &mut [Row],
@@ -325,13 +426,14 @@ impl Span {
             let to = run[run.len() - 1].entry.body_end;
             let is_compressed = |record: &Located| record.entry.plain_len != 0 && !record.pruned;
             if let Some(codec) = codec.filter(|_| run.iter().any(is_compressed)) {
-                self.decode_bodies(run, to, codec, buffer, &mut rows[at..end])?;
+                self.decode_bodies((run, tags), to, codec, buffer, &mut rows[at..end])?;
                 at = end;
                 continue;
             }
             let start = buffer.len();
             buffer.resize(start + (to - from) as usize, 0);
             self.read(&mut buffer[start..], self.bodies_at + u64::from(from))?;
+            self.open_bodies(run, tags, &mut buffer[start..])?;
             for (record, row) in run.iter().zip(&mut rows[at..end]) {
                 if record.pruned {
                     continue;
@@ -349,7 +451,7 @@ impl Span {
     /// compressed.
     fn decode_bodies(
         &self,
-        run: &[Located],
+        (run, tags): (&[Located], &Option<RecordTags>),
         to: u32,
         codec: &Codec,
         buffer: &mut Vec<u8>,
@@ -358,6 +460,7 @@ impl Span {
         let from = run[0].body_start;
         let mut stored = vec![0; (to - from) as usize];
         self.read(&mut stored, self.bodies_at + u64::from(from))?;
+        self.open_bodies(run, tags, &mut stored)?;
         for (record, row) in run.iter().zip(rows).filter(|(record, _)| !record.pruned) {
             let (begin, end) = (record.body_start - from, record.entry.body_end - from);
             let body = &stored[begin as usize..end as usize];
@@ -393,9 +496,17 @@ impl Span {
         Ok(())
     }
 
-    /// Where the frame's records are in its segment, from the first entry to the last payload.
+    /// Where the frame's records are in its segment, from the first entry to the last payload, or
+    /// with what it takes to decrypt them.
     pub(crate) fn content(&self) -> Range<u64> {
-        self.entries_at..self.bodies_at + u64::from(self.bodies_len)
+        let end = self.bodies_at + u64::from(self.bodies_len);
+        match self.segment.cipher {
+            None => self.entries_at..end,
+            Some(_) => {
+                let columns_len = self.ids_at - self.entries_at;
+                self.offset..end + seal::len_of_records(columns_len, self.count)
+            }
+        }
     }
 
     /// Whether another span is of the same segment.

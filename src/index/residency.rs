@@ -150,7 +150,8 @@ impl Engine {
         let name = |id| self.run_name(stream, id);
         let open = |info: &RunInfo| {
             let storage = self.options.storage.as_ref();
-            Run::open(storage, &self.index_dir, name(info.id)).map(Arc::new)
+            let cipher = self.log.cipher();
+            Run::open(storage, &self.index_dir, name(info.id), cipher).map(Arc::new)
         };
         let mut runs: Vec<Arc<Run>> = infos.iter().map(open).collect::<Result<_>>()?;
         let newer = || frames.iter().filter(|(frame, _)| frame.lsn > covered);
@@ -203,7 +204,7 @@ impl Engine {
         let storage = self.options.storage.as_ref();
         let failed = |error| Error::io("create", &self.index_dir, error);
         storage.create_dir_all(&self.index_dir).map_err(failed)?;
-        let mut run = RunWriter::create(storage, &self.index_dir, name, count)?;
+        let mut run = RunWriter::create(storage, &self.index_dir, name, count, self.log.cipher())?;
         for entry in entries {
             run.push(&entry?)?;
         }

@@ -15,12 +15,14 @@
 //!
 //! [filter]: crate::index::filter
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::checksum::{self, checksum};
 use crate::codec::Decoder;
 use crate::cursor::{FeedId, StreamId};
+use crate::encryption::Cipher;
 use crate::error::{Error, Result};
 use crate::hash::Fingerprint;
 use crate::index::entry::{INDEX_ENTRY_LEN, IndexEntry};
@@ -112,20 +114,28 @@ impl Run {
     ///
     /// # Errors
     /// [`Error::Corrupt`] when it is not what `name` says, as a whole.
-    pub(crate) fn open(storage: &dyn Storage, dir: &Path, name: RunName) -> Result<Self> {
+    pub(crate) fn open(
+        storage: &dyn Storage,
+        dir: &Path,
+        name: RunName,
+        cipher: &Cipher,
+    ) -> Result<Self> {
         let path = path_of(dir, name.id);
         let failed = |op| {
             let path = path.clone();
             move |error: std::io::Error| match error.kind() {
-                std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof => {
+                ErrorKind::NotFound | ErrorKind::UnexpectedEof | ErrorKind::InvalidData => {
                     Error::corrupt(&path, 0, "index run")
                 }
                 _ => Error::io(op, &path, error),
             }
         };
-        let file = storage
+        let mut file = storage
             .open(&path, OpenMode::Existing)
             .map_err(failed("open"))?;
+        if let Some(keys) = cipher {
+            file = keys.open_file(file).map_err(failed("read"))?;
+        }
         let mut header = [0; HEADER];
         file.read_exact_at(&mut header, 0).map_err(failed("read"))?;
         let damaged = || Error::corrupt(&path, 0, "index run");
@@ -192,13 +202,15 @@ impl Run {
     }
 
     fn read(&self, bytes: &mut [u8], offset: u64) -> Result<()> {
-        self.file.read_exact_at(bytes, offset).map_err(|error| {
-            if error.kind() == std::io::ErrorKind::UnexpectedEof {
+        let failed = |error: std::io::Error| match error.kind() {
+            ErrorKind::UnexpectedEof => {
                 Error::corrupt(&self.path, offset, "the index run is too short")
-            } else {
-                Error::io("read", &self.path, error)
             }
-        })
+            // What does not decrypt.
+            ErrorKind::InvalidData => Error::corrupt(&self.path, offset, "index block"),
+            _ => Error::io("read", &self.path, error),
+        };
+        self.file.read_exact_at(bytes, offset).map_err(failed)
     }
 
     fn block<'a>(&self, bytes: &'a [u8; BLOCK], number: u64) -> Result<Block<'a>> {
@@ -308,11 +320,14 @@ impl<'a> RunWriter<'a> {
         dir: &'a Path,
         name: RunName,
         count: u64,
+        cipher: &Cipher,
     ) -> Result<Self> {
         let path = path_of(dir, name.id);
-        let file = storage
-            .open(&path, OpenMode::CreateNew)
-            .map_err(|error| Error::io("create", &path, error))?;
+        let failed = |error| Error::io("create", &path, error);
+        let mut file = storage.open(&path, OpenMode::CreateNew).map_err(failed)?;
+        if let Some(keys) = cipher {
+            file = keys.create_file(file).map_err(failed)?;
+        }
         let run = Run {
             name,
             path,
@@ -501,7 +516,7 @@ mod tests {
     fn write(disk: &MemoryStorage, entries: &[IndexEntry], said: u64) -> Run {
         let dir = Path::new("/index");
         disk.create_dir_all(dir).unwrap();
-        let mut writer = RunWriter::create(disk, dir, NAME, said).unwrap();
+        let mut writer = RunWriter::create(disk, dir, NAME, said, &None).unwrap();
         for entry in sorted(entries) {
             writer.push(&entry).unwrap();
         }
@@ -544,7 +559,7 @@ mod tests {
             let mut byte = [0];
             run.file.read_exact_at(&mut byte, at).unwrap();
             run.file.write_all_at(&[&[byte[0] ^ 8]], at).unwrap();
-            let found = Run::open(&disk, dir, NAME).and_then(|run| {
+            let found = Run::open(&disk, dir, NAME, &None).and_then(|run| {
                 let find = |entry: &IndexEntry| run.find(entry.key);
                 entries.iter().map(find).collect::<Result<Vec<_>>>()
             });
@@ -566,6 +581,9 @@ mod tests {
         }
         let other = RunName { id: 6, ..NAME };
         disk.rename(&path_of(dir, 5), &path_of(dir, 6)).unwrap();
-        assert!(Run::open(&disk, dir, other).is_err(), "another run's file");
+        assert!(
+            Run::open(&disk, dir, other, &None).is_err(),
+            "another run's file"
+        );
     }
 }

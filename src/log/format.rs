@@ -4,12 +4,15 @@
 use crate::checksum::checksum;
 use crate::codec::{Decoder, Encoder};
 use crate::cursor::{FeedId, POSITION_MAX};
+use crate::encryption::{Cipher, ENVELOPE_LEN, Keyring, Sealed};
 use crate::hash::Fingerprint;
-use crate::log::{Lsn, SegmentId};
+use crate::log::{Lsn, SegmentId, seal};
 use crate::record::Action;
 
-/// The format version this build writes, and the newest one it reads.
-pub(crate) const FORMAT_VERSION: u32 = 2;
+/// The format version of plain stores, ...
+const PLAIN_VERSION: u32 = 2;
+/// ... of encrypted ones, and the newest one this build reads.
+pub(crate) const FORMAT_VERSION: u32 = 3;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"HWSEGMNT";
 pub(crate) const FRAME_MAGIC: [u8; 4] = *b"HWFR";
@@ -21,6 +24,10 @@ pub(crate) const ENTRY_LEN: usize = 56;
 pub(crate) const ORIGIN_LEN: usize = 40;
 /// Frames start at multiples of this.
 pub(crate) const FRAME_ALIGN: usize = 8;
+
+/// Where the part of a segment's header stands that depends on the key.
+const ENVELOPE_AT: usize = 64;
+const _: () = assert!(ENVELOPE_AT + ENVELOPE_LEN <= SEGMENT_HEADER_LEN - 4);
 
 const _: () = assert!(SEGMENT_HEADER_LEN.is_multiple_of(FRAME_ALIGN));
 const _: () = assert!(FRAME_HEADER_LEN.is_multiple_of(FRAME_ALIGN));
@@ -55,13 +62,21 @@ pub(crate) struct SegmentHeader {
 pub(crate) enum HeaderError {
     Damaged,
     UnknownVersion(u32),
+    Sealed(Sealed),
+    NotEncrypted,
 }
 
 impl SegmentHeader {
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// The header's bytes. With a cipher, the store's secret is sealed, and the header as a whole
+    /// can be told from every other.
+    pub(crate) fn encode(&self, cipher: &Cipher) -> Vec<u8> {
+        let version = match cipher {
+            Some(_) => FORMAT_VERSION,
+            None => PLAIN_VERSION,
+        };
         let mut bytes = Encoder::default()
             .u64(u64::from_le_bytes(SEGMENT_MAGIC))
-            .u32(FORMAT_VERSION)
+            .u32(version)
             .u32(self.chain)
             .u64(self.id.0)
             .u64(self.nonce)
@@ -69,30 +84,53 @@ impl SegmentHeader {
             .u64(self.generation)
             .finish();
         bytes.extend_from_slice(&self.identity.store);
-        bytes.extend_from_slice(&self.identity.secret);
+        match cipher {
+            Some(keys) => {
+                let envelope = keys.envelope(&bytes, &self.identity.secret);
+                bytes.extend_from_slice(&envelope);
+            }
+            None => bytes.extend_from_slice(&self.identity.secret),
+        }
         bytes.resize(SEGMENT_HEADER_LEN - 4, 0);
         let sum = checksum(0, &[&bytes]);
         bytes.extend_from_slice(&sum.to_le_bytes());
         bytes
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, HeaderError> {
+    /// Reads a header, and what the segment is sealed under.
+    pub(crate) fn decode(bytes: &[u8], keyring: &Keyring) -> Result<(Self, Cipher), HeaderError> {
         let fields = bytes
             .get(..SEGMENT_HEADER_LEN)
             .ok_or(HeaderError::Damaged)?;
         let mut version = Decoder::new(fields.get(8..12).unwrap_or_default());
         let version = version.u32().unwrap_or_default();
-        if fields.starts_with(&SEGMENT_MAGIC) && version != FORMAT_VERSION {
+        let known = [PLAIN_VERSION, FORMAT_VERSION].contains(&version);
+        if fields.starts_with(&SEGMENT_MAGIC) && !known {
             return Err(HeaderError::UnknownVersion(version));
         }
-        Self::decode_fields(fields).ok_or(HeaderError::Damaged)
+        let header = Self::decode_fields(fields).ok_or(HeaderError::Damaged)?;
+        match version {
+            FORMAT_VERSION => header.unlock(fields, keyring),
+            _ if keyring.is_encrypting() => Err(HeaderError::NotEncrypted),
+            _ => Ok((header, None)),
+        }
     }
 
+    fn unlock(mut self, bytes: &[u8], keyring: &Keyring) -> Result<(Self, Cipher), HeaderError> {
+        let (head, rest) = bytes.split_at(ENVELOPE_AT);
+        let envelope = rest.first_chunk().ok_or(HeaderError::Damaged)?;
+        let unlocked = keyring.unlock(head, &self.identity.store, envelope);
+        let (secret, keys) = unlocked.map_err(HeaderError::Sealed)?;
+        self.identity.secret = secret;
+        Ok((self, Some(keys)))
+    }
+
+    /// The fields. What stands in the secret's place in an encrypted store is not it.
     fn decode_fields(bytes: &[u8]) -> Option<Self> {
         let (body, sum) = bytes.split_last_chunk::<4>()?;
         let mut fields = Decoder::new(body);
         let magic = fields.array::<8>()?;
-        let version = fields.u32()?;
+        let _version = fields.u32()?;
         let chain = fields.u32()?;
         let id = SegmentId(fields.u64()?);
         let nonce = fields.u64()?;
@@ -102,9 +140,7 @@ impl SegmentHeader {
             store: fields.array()?,
             secret: fields.array()?,
         };
-        let intact = magic == SEGMENT_MAGIC
-            && version == FORMAT_VERSION
-            && u32::from_le_bytes(*sum) == checksum(0, &[body]);
+        let intact = magic == SEGMENT_MAGIC && u32::from_le_bytes(*sum) == checksum(0, &[body]);
         intact.then_some(Self {
             identity,
             id,
@@ -157,12 +193,17 @@ pub(crate) struct Author {
     pub(crate) sync: SyncId,
 }
 
+const FLAG_CONTINUES: u8 = 1;
+const FLAG_SEALED: u8 = 2;
+
 /// The fixed part of a frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct FrameHeader {
     pub(crate) kind: FrameKind,
     /// Whether the commit continues with the next frame.
     pub(crate) continues: bool,
+    /// Whether the frame is encrypted, and has a [seal](crate::log::seal).
+    pub(crate) sealed: bool,
     pub(crate) feed: FeedId,
     pub(crate) epoch: u32,
     pub(crate) lsn: Lsn,
@@ -200,6 +241,7 @@ impl FrameHeader {
         Self {
             kind,
             continues: false,
+            sealed: false,
             feed: FeedId(0),
             epoch: 0,
             lsn: Lsn(0),
@@ -236,7 +278,13 @@ impl FrameHeader {
         let mut bytes = [0; FRAME_HEADER_LEN];
         bytes[..4].copy_from_slice(&FRAME_MAGIC);
         bytes[4] = kind;
-        bytes[5] = u8::from(self.continues);
+        bytes[5] = match self.continues {
+            true => FLAG_CONTINUES,
+            false => 0,
+        };
+        if self.sealed {
+            bytes[5] |= FLAG_SEALED;
+        }
         bytes[6..8].copy_from_slice(&self.origins.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.feed.0.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.lsn.0.to_le_bytes());
@@ -279,9 +327,10 @@ impl FrameHeader {
             8 => FrameKind::Manifest,
             _ => return None,
         };
-        let continues = fields.u8()? != 0;
+        let flags = fields.u8()?;
         let mut header = Self {
-            continues,
+            continues: flags & FLAG_CONTINUES != 0,
+            sealed: flags & FLAG_SEALED != 0,
             origins: u16::from_le_bytes(fields.array()?),
             ..Self::new(kind)
         };
@@ -305,6 +354,7 @@ impl FrameHeader {
         let plausible = header.first.saturating_add(header.count.into()) <= POSITION_MAX + 1
             && (!kind.has_records() || (header.count > 0 && header.first > 0));
         let intact = magic == FRAME_MAGIC
+            && flags & !(FLAG_CONTINUES | FLAG_SEALED) == 0
             && header.nonce == nonce
             && plausible
             && sum == checksum(offset, &[body]);
@@ -331,14 +381,19 @@ impl FrameHeader {
         self.entries_len() + packing
     }
 
-    /// Length of everything between the header and the padding.
+    /// Length of everything between the header and the seal, or the padding.
     pub(crate) fn content_len(&self) -> u64 {
         self.columns_len() + u64::from(self.ids_len) + u64::from(self.bodies_len)
     }
 
+    /// Length of the frame without the padding.
+    pub(crate) fn used_len(&self) -> u64 {
+        FRAME_HEADER_LEN as u64 + self.content_len() + seal::len(self)
+    }
+
     /// Length of the frame in its segment, in bytes, padding included.
     pub(crate) fn frame_len(&self) -> u64 {
-        (FRAME_HEADER_LEN as u64 + self.content_len()).next_multiple_of(FRAME_ALIGN as u64)
+        self.used_len().next_multiple_of(FRAME_ALIGN as u64)
     }
 }
 
@@ -449,6 +504,13 @@ impl Entry {
         })
     }
 
+    /// Where the record's id and its payload end.
+    pub(crate) fn ends(bytes: &[u8; ENTRY_LEN]) -> (u32, u32) {
+        let id = u32::from_le_bytes([bytes[38], bytes[39], bytes[40], 0]);
+        let payload = u32::from_le_bytes([bytes[44], bytes[45], bytes[46], bytes[47]]);
+        (id, payload)
+    }
+
     /// Whether the entry's checksum holds for the record at `position` with this id.
     pub(crate) fn is_intact(bytes: &[u8; ENTRY_LEN], position: u64, id: &[u8]) -> bool {
         match bytes.split_last_chunk::<4>() {
@@ -519,20 +581,21 @@ mod tests {
             generation: 6,
             chain: 7,
         };
-        let mut bytes = header.encode();
+        let mut bytes = header.encode(&None);
+        let decode = |bytes: &[u8]| {
+            let decoded = SegmentHeader::decode(bytes, &Keyring::new(None));
+            decoded.map(|(header, _)| header)
+        };
         assert_eq!(bytes.len(), SEGMENT_HEADER_LEN);
-        assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
-        for other in [1, 3] {
+        assert_eq!(decode(&bytes), Ok(header));
+        for other in [1, 4] {
             bytes[8] = other;
             let version = u32::from(other);
-            assert_eq!(
-                SegmentHeader::decode(&bytes),
-                Err(HeaderError::UnknownVersion(version))
-            );
+            assert_eq!(decode(&bytes), Err(HeaderError::UnknownVersion(version)));
         }
         bytes[8] = 2;
         bytes[60] ^= 1;
-        assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Damaged));
+        assert_eq!(decode(&bytes), Err(HeaderError::Damaged));
     }
 
     #[test]
@@ -563,7 +626,7 @@ mod tests {
         #[test]
         fn any_bytes_decode_or_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = FrameHeader::decode(&bytes, 0, 0);
-            let _ = SegmentHeader::decode(&bytes);
+            let _ = SegmentHeader::decode(&bytes, &Keyring::new(None));
             for entry in entry_table(&bytes) {
                 let _ = Entry::decode(entry);
             }

@@ -1,18 +1,21 @@
 //! Building frames: classified records in, the bytes of a frame out.
 
+use std::sync::Arc;
+
 use crate::checksum::checksum;
 use parking_lot::Mutex;
 
 use crate::catalog::FeedRow;
 use crate::codec::Encoder;
 use crate::cursor::FeedId;
+use crate::encryption::{Cipher, SALT_LEN, StoreKeys, TAG_LEN, Tag};
 use crate::feed::frame_ref::{FrameRef, Origin, Packing};
 use crate::feed::marks::Mark;
 use crate::feed::state::FeedState;
 use crate::log::format::{
     Author, ENTRY_LEN, Entry, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, FrameKind, entry_table,
 };
-use crate::log::{Lsn, SegmentId};
+use crate::log::{Lsn, SegmentId, seal};
 use crate::publish::Place;
 
 /// A frame takes no further record once its payloads have this many bytes.
@@ -46,6 +49,40 @@ pub(crate) struct FrameBuffers {
     entries: Vec<u8>,
     ids: Vec<u8>,
     bodies: Vec<u8>,
+    /// Of an encrypted frame, its salt and its tags.
+    seal: Vec<u8>,
+}
+
+/// A frame's header at its place, and of an encrypted frame the tag that vouches for it.
+pub(crate) struct Head {
+    bytes: [u8; FRAME_HEADER_LEN],
+    tag: Option<Tag>,
+}
+
+impl Head {
+    /// The header at `offset` of a segment under `cipher`; `seal` begins with the frame's salt.
+    pub(crate) fn new(header: &FrameHeader, offset: u64, seal: &[u8], cipher: &Cipher) -> Self {
+        let bytes = header.encode(offset);
+        let salt = || seal.first_chunk::<SALT_LEN>().copied().unwrap_or_default();
+        let tag = |keys: &Arc<StoreKeys>| keys.header_tag(&bytes, offset, &salt());
+        let tag = cipher.as_ref().map(tag);
+        Self { bytes, tag }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The header's checksum, which the next frame chains to.
+    pub(crate) fn sum(&self) -> u32 {
+        let sum = self.bytes.last_chunk();
+        sum.map_or(0, |sum| u32::from_le_bytes(*sum))
+    }
+
+    /// What stands before the salt of an encrypted frame; nothing in a plain one.
+    pub(crate) fn tag(&self) -> &[u8] {
+        self.tag.as_ref().map_or(&[], <[u8; TAG_LEN]>::as_slice)
+    }
 }
 
 /// Buffers of frames that were written, kept for the next ones.
@@ -71,6 +108,7 @@ impl FramePool {
             buffers.entries.clear();
             buffers.ids.clear();
             buffers.bodies.clear();
+            buffers.seal.clear();
             pool.push(buffers);
         }
     }
@@ -134,7 +172,6 @@ impl Frame {
         frame.header.generation = row.generation;
         frame.header.live = row.live;
         frame.header.live_bytes = row.live_bytes;
-        frame.seal();
         frame
     }
 
@@ -221,34 +258,59 @@ impl Frame {
         ))
     }
 
-    /// Fills in lengths and checksums; called once, after the last record.
-    pub(crate) fn seal(&mut self) {
+    /// Fills in lengths and checksums, and encrypts with a cipher; called once, after the last
+    /// record.
+    pub(crate) fn seal(&mut self, cipher: &Cipher) {
+        if self.header.kind == FrameKind::Records {
+            self.header.count = self.count() as u32;
+        }
+        if let Some(keys) = cipher {
+            self.encrypt(keys);
+        }
         if self.header.kind.has_records() {
-            if self.header.kind == FrameKind::Records {
-                self.header.count = self.count() as u32;
-            }
             self.header.content_sum = checksum(0, &[&self.content.entries]);
         } else {
             self.header.content_sum = checksum(0, &[&self.content.bodies]);
         }
         self.header.ids_len = self.content.ids.len() as u32;
         self.header.bodies_len = self.content.bodies.len() as u32;
-        let len = FRAME_HEADER_LEN
-            + self.content.entries.len()
-            + self.content.ids.len()
-            + self.content.bodies.len();
-        self.content.bodies.resize(
-            self.content.bodies.len() + len.next_multiple_of(FRAME_ALIGN) - len,
-            0,
-        );
+        let padding = (self.header.frame_len() - self.header.used_len()) as usize;
+        let last = match cipher {
+            Some(_) => &mut self.content.seal,
+            None => &mut self.content.bodies,
+        };
+        last.resize(last.len() + padding, 0);
     }
 
-    /// The frame's bytes after its header, in file order.
-    pub(crate) fn bytes(&self) -> [&[u8]; 3] {
+    fn encrypt(&mut self, keys: &StoreKeys) {
+        self.header.sealed = true;
+        let records = self.header.count as usize * ENTRY_LEN;
+        let FrameBuffers {
+            entries,
+            ids,
+            bodies,
+            seal,
+        } = &mut self.content;
+        match self.header.kind.has_records() {
+            true => seal::seal_records(keys, records, entries, ids, bodies, seal),
+            false => seal::seal_content(keys, bodies, seal),
+        }
+    }
+
+    /// The frame's header at its place.
+    pub(crate) fn head(&self, header: &FrameHeader, offset: u64, cipher: &Cipher) -> Head {
+        Head::new(header, offset, &self.content.seal, cipher)
+    }
+
+    /// The frame's bytes with this head, in file order.
+    pub(crate) fn bytes<'a>(&'a self, head: &'a Head) -> [&'a [u8]; 6] {
         [
+            head.bytes(),
             &self.content.entries,
             &self.content.ids,
             &self.content.bodies,
+            head.tag(),
+            &self.content.seal,
         ]
     }
 }
@@ -308,7 +370,7 @@ impl PackedFrame {
 
     /// The frame to write, and what a directory is going to say of it once it has its place. None
     /// of its records counts as live yet.
-    pub(crate) fn finish(mut self) -> (Frame, FrameRef) {
+    pub(crate) fn finish(mut self, cipher: &Cipher) -> (Frame, FrameRef) {
         let header = &mut self.frame.header;
         let newest = self.origins.last();
         (header.time, header.author) =
@@ -324,7 +386,7 @@ impl PackedFrame {
             .iter()
             .fold(packing, |to, origin| origin.encode(to));
         columns.extend_from_slice(&packing.finish());
-        self.frame.seal();
+        self.frame.seal(cipher);
         let header = &self.frame.header;
         let nowhere = Place {
             segment: SegmentId::default(),

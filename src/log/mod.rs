@@ -3,6 +3,7 @@
 //!
 //! * [`format`]: the bytes of segment headers, frames and record entries
 //! * [`frame`]: building a frame from classified records
+//! * [`seal`]: the tags of encrypted frames
 //! * [`segment`]: one append-only file; [`spares`]: files that become segments again
 //! * [`pack`]: the file that compaction writes; [`manifest`]: which files are in force
 //! * [`commit`]: the commit queue, its leader, and the durable watermark; [`unsynced`]: what relaxed
@@ -15,6 +16,7 @@ pub(crate) mod frame;
 pub(crate) mod manifest;
 pub(crate) mod pack;
 pub(crate) mod scan;
+pub(crate) mod seal;
 pub(crate) mod segment;
 pub(crate) mod spares;
 pub(crate) mod ticket;

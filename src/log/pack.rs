@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::encryption::Cipher;
 use crate::error::{Error, Result};
 use crate::log::commit::segment_nonce;
 use crate::log::format::{Identity, SEGMENT_HEADER_LEN, SegmentHeader};
@@ -26,6 +27,7 @@ pub(crate) struct PackWriter<'a> {
     storage: &'a dyn Storage,
     dir: &'a Path,
     header: SegmentHeader,
+    cipher: Cipher,
     temporary: PathBuf,
     file: Arc<dyn StorageFile>,
     offset: u64,
@@ -42,6 +44,7 @@ impl<'a> PackWriter<'a> {
         storage: &'a dyn Storage,
         dir: &'a Path,
         identity: &Identity,
+        cipher: &Cipher,
         id: SegmentId,
         newest: Lsn,
     ) -> Result<Self> {
@@ -62,6 +65,7 @@ impl<'a> PackWriter<'a> {
             storage,
             dir,
             header,
+            cipher: cipher.clone(),
             temporary: temporary.clone(),
             file,
             offset: SEGMENT_HEADER_LEN as u64,
@@ -70,7 +74,7 @@ impl<'a> PackWriter<'a> {
             pace: None,
             finished: false,
         };
-        pack.write(&[&pack.header.encode()], 0)?;
+        pack.write(&[&pack.header.encode(cipher)], 0)?;
         Ok(pack)
     }
 
@@ -95,17 +99,14 @@ impl<'a> PackWriter<'a> {
     pub(crate) fn append(&mut self, frame: &Frame) -> Result<Place> {
         let mut header = frame.header.clone();
         (header.nonce, header.chain) = (self.header.nonce, self.chain);
-        let encoded = header.encode(self.offset);
-        let [entries, ids, bodies] = frame.bytes();
-        self.write(&[&encoded, entries, ids, bodies], self.offset)?;
+        let head = frame.head(&header, self.offset, &self.cipher);
+        self.write(&frame.bytes(&head), self.offset)?;
         let place = Place {
             segment: self.header.id,
             offset: self.offset,
         };
         self.offset += header.frame_len();
-        self.chain = encoded
-            .last_chunk()
-            .map_or(0, |sum| u32::from_le_bytes(*sum));
+        self.chain = head.sum();
         if self.offset - self.synced >= SYNC_STEP {
             self.sync()?;
             if let Some(began) = self.pace {
@@ -129,6 +130,7 @@ impl<'a> PackWriter<'a> {
             .map_err(|error| Error::io("sync directory", self.dir, error))?;
         Ok(Segment {
             header: self.header,
+            cipher: self.cipher.clone(),
             path,
             file: self.file.clone(),
         })

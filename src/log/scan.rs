@@ -13,12 +13,14 @@
 use std::sync::Arc;
 
 use crate::checksum::checksum;
+use crate::encryption::StoreKeys;
 use crate::error::{Error, Result};
 use crate::log::format::{
     Entry, FRAME_ALIGN, FRAME_HEADER_LEN, FRAME_MAGIC, FrameHeader, FrameKind, SEGMENT_HEADER_LEN,
     entry_table,
 };
 use crate::log::manifest::Manifest;
+use crate::log::seal::Seal;
 use crate::log::segment::Segment;
 use crate::log::{LogPosition, Lsn};
 
@@ -122,14 +124,24 @@ impl Scanned {
         }
     }
 
-    /// The frame's bytes after its header. Padding is zero, whatever a torn write has left there.
+    /// The frame's bytes after its header, as they are in the file. Padding is zero, whatever a torn write has left there.
     pub(crate) fn content(&self) -> Result<Vec<u8>> {
         let len = self.header.frame_len() - FRAME_HEADER_LEN as u64;
         let mut bytes = vec![0; len as usize];
-        let used = self.header.content_len() as usize;
+        let used = self.header.used_len() as usize - FRAME_HEADER_LEN;
         self.segment
             .read(&mut bytes[..used], self.offset + FRAME_HEADER_LEN as u64)?;
         Ok(bytes)
+    }
+
+    /// The seal of an encrypted frame.
+    fn seal(&self) -> Result<Option<Seal>> {
+        let read = |buf: &mut [u8], at| self.segment.read(buf, at);
+        let keys = self.segment.cipher.as_ref();
+        let open = |keys: &Arc<StoreKeys>| {
+            Seal::open(keys, &self.segment, &self.header, self.offset, read)
+        };
+        keys.map(open).transpose()
     }
 
     /// The verified entries of a frame of records, or the operations or marks of another.
@@ -144,6 +156,13 @@ impl Scanned {
                 self.offset,
                 "frame content",
             ));
+        }
+        if let Some(seal) = self.seal()? {
+            let read = |buf: &mut [u8], at| self.segment.read(buf, at);
+            match self.header.kind.has_records() {
+                true => seal.open_columns(&self.segment, 0, &mut bytes, read)?,
+                false => seal.open_content(&self.segment, &mut bytes, read)?,
+            }
         }
         Ok(bytes)
     }
@@ -236,7 +255,8 @@ pub(crate) fn read_frame(segment: &Arc<Segment>, offset: u64) -> Result<Option<S
     let Some((header, sum)) = decoded else {
         return Ok(None);
     };
-    if offset + header.frame_len() > len {
+    let sealed = segment.cipher.is_some();
+    if offset + header.frame_len() > len || header.sealed != sealed {
         return Ok(None);
     }
     let frame = Scanned {
@@ -281,18 +301,32 @@ pub(crate) fn damage_or(
     if !header.kind.has_records() {
         return Ok(None);
     }
-    let content = frame.content()?;
+    let mut content = frame.content()?;
     let columns_len = header.columns_len() as usize;
-    let (columns, rest) = content.split_at(columns_len);
+    let (columns, rest) = content.split_at_mut(columns_len);
+    let read = |buf: &mut [u8], at| frame.segment.read(buf, at);
+    let sealed = match frame.seal()? {
+        None => None,
+        Some(seal) => {
+            seal.open_columns(&frame.segment, 0, columns, read)?;
+            let tags = seal.tags(0..header.count, read)?;
+            Some((seal, tags))
+        }
+    };
     let (table, packing) = columns.split_at(header.entries_len() as usize);
-    let (ids, bodies) = rest.split_at(frame.header.ids_len as usize);
+    let (ids, bodies) = rest.split_at_mut(frame.header.ids_len as usize);
     let (mut id_start, mut body_start) = (0, 0);
     let mut positions = packed_positions(header, packing);
     for (index, raw) in entry_table(table).iter().enumerate() {
         let position = positions.next().unwrap_or(header.first + index as u64);
         let intact = Entry::decode(raw).and_then(|entry| {
-            let id = ids.get(id_start..entry.id_end as usize)?;
-            let body = bodies.get(body_start..entry.body_end as usize)?;
+            let id = ids.get_mut(id_start..entry.id_end as usize)?;
+            let body = bodies.get_mut(body_start..entry.body_end as usize)?;
+            if let Some((seal, tags)) = &sealed {
+                let record = index as u32;
+                let open = seal.open_id(tags, record, id) && seal.open_payload(tags, record, body);
+                open.then_some(())?;
+            }
             (id_start, body_start) = (entry.id_end as usize, entry.body_end as usize);
             let sound =
                 Entry::is_intact(raw, position, id) && Entry::sum_of(body) == entry.body_sum;
@@ -310,7 +344,7 @@ pub(crate) fn damage_or(
 /// it says nothing about where the log ends; but somebody has written there.
 pub(crate) fn stray_padding(frame: &Scanned) -> Result<Option<u64>> {
     let header = &frame.header;
-    let used = FRAME_HEADER_LEN as u64 + header.content_len();
+    let used = header.used_len();
     let mut padding = vec![0; (header.frame_len() - used) as usize];
     frame.segment.read(&mut padding, frame.offset + used)?;
     let stray = padding.iter().position(|byte| *byte != 0);

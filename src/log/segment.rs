@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::encryption::{Cipher, Keyring, Sealed};
 use crate::error::{Error, Result};
 use crate::log::SegmentId;
 use crate::log::format::{HeaderError, SEGMENT_HEADER_LEN, SegmentHeader};
@@ -18,6 +19,7 @@ const FIRST_ALLOCATION: u64 = 256 << 10;
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) header: SegmentHeader,
+    pub(crate) cipher: Cipher,
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<dyn StorageFile>,
 }
@@ -35,6 +37,7 @@ impl Segment {
         storage: &dyn Storage,
         dir: &Path,
         header: SegmentHeader,
+        cipher: &Cipher,
         content: &[&[u8]],
         reserve: u64,
     ) -> Result<Self> {
@@ -43,7 +46,7 @@ impl Segment {
         let fill = || -> std::io::Result<Arc<dyn StorageFile>> {
             let file = storage.open(&temporary, OpenMode::CreateNew)?;
             file.allocate(reserve.max(FIRST_ALLOCATION))?;
-            let encoded = header.encode();
+            let encoded = header.encode(cipher);
             let mut bytes = vec![encoded.as_slice()];
             bytes.extend_from_slice(content);
             file.write_all_at(&bytes, 0)?;
@@ -58,7 +61,7 @@ impl Segment {
                 return Err(Error::io("create", &path, error));
             }
         };
-        Self::name(storage, dir, header, file)
+        Self::name(storage, dir, header, cipher, file)
     }
 
     /// Makes a segment of a file that is in no use any more. What stands behind its header is told
@@ -67,6 +70,7 @@ impl Segment {
         storage: &dyn Storage,
         dir: &Path,
         header: SegmentHeader,
+        cipher: &Cipher,
         spare: &Spare,
     ) -> Result<Self> {
         let path = header.id.path(dir);
@@ -75,11 +79,11 @@ impl Segment {
         // The name that it had as a segment is gone for good; see `Spares::keep`.
         let prepare = || -> std::io::Result<()> {
             storage.rename(&spare.path, &temporary)?;
-            file.write_all_at(&[&header.encode()], 0)?;
+            file.write_all_at(&[&header.encode(cipher)], 0)?;
             file.sync_data()
         };
         prepare().map_err(|error| Error::io("create", &path, error))?;
-        Self::name(storage, dir, header, file)
+        Self::name(storage, dir, header, cipher, file)
     }
 
     /// Gives a file that is whole and on stable storage its name.
@@ -87,6 +91,7 @@ impl Segment {
         storage: &dyn Storage,
         dir: &Path,
         header: SegmentHeader,
+        cipher: &Cipher,
         file: Arc<dyn StorageFile>,
     ) -> Result<Self> {
         let path = header.id.path(dir);
@@ -102,11 +107,25 @@ impl Segment {
         storage
             .sync_dir(dir)
             .map_err(|error| failed("sync directory", dir, error))?;
-        Ok(Self { header, path, file })
+        let cipher = cipher.clone();
+        Ok(Self {
+            header,
+            cipher,
+            path,
+            file,
+        })
     }
 
     /// Opens an existing segment and checks that it says what its name says.
-    pub(crate) fn open(storage: &dyn Storage, dir: &Path, id: SegmentId) -> Result<Self> {
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::UnknownFormat`], or that it is not under one of the keys.
+    pub(crate) fn open(
+        storage: &dyn Storage,
+        dir: &Path,
+        id: SegmentId,
+        keyring: &Keyring,
+    ) -> Result<Self> {
         let path = id.path(dir);
         let file = storage
             .open(&path, OpenMode::Existing)
@@ -123,14 +142,17 @@ impl Segment {
             }
             Err(error) => return Err(Error::io("read", &path, error)),
         }
-        let header = SegmentHeader::decode(&bytes).map_err(|error| match error {
+        let decoded = SegmentHeader::decode(&bytes, keyring).map_err(|error| match error {
             HeaderError::Damaged => Error::corrupt(&path, 0, "segment header"),
             HeaderError::UnknownVersion(found) => Error::UnknownFormat {
                 path: path.clone(),
                 found,
                 supported: crate::log::format::FORMAT_VERSION,
             },
-        })?;
+            HeaderError::NotEncrypted => Error::NotEncrypted { path: path.clone() },
+            HeaderError::Sealed(sealed) => sealed_as(sealed, &path),
+        });
+        let (header, cipher) = decoded?;
         if header.id != id {
             return Err(Error::corrupt(
                 &path,
@@ -138,7 +160,12 @@ impl Segment {
                 "the segment belongs under another name",
             ));
         }
-        Ok(Self { header, path, file })
+        Ok(Self {
+            header,
+            cipher,
+            path,
+            file,
+        })
     }
 
     /// Makes sure that bytes up to `end` have space on the disk.
@@ -180,5 +207,24 @@ impl Segment {
         self.file
             .sync_data()
             .map_err(|error| Error::io("sync", &self.path, error))
+    }
+}
+
+/// The error for a header that does not open.
+fn sealed_as(sealed: Sealed, path: &Path) -> Error {
+    let path = path.to_owned();
+    match sealed {
+        Sealed::KeyRequired(key) => Error::KeyRequired { path, key },
+        Sealed::WrongKey(key) => Error::WrongKey { path, key },
+        Sealed::Damaged => Error::corrupt(&path, 0, "segment header"),
+        Sealed::Unsupported => Error::MissingFeature {
+            feature: "encryption",
+            path,
+        },
+        Sealed::NoRandomness => Error::Io {
+            op: "get random numbers for",
+            path,
+            source: std::io::ErrorKind::Other.into(),
+        },
     }
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::catalog::{Catalog, Contents, RootRow};
 use crate::cursor::{FeedId, StreamId};
+use crate::encryption::{Cipher, Keyring, SEED_LEN, TAG_LEN, same_key};
 use crate::engine::{Engine, INDEX_DIR, Parts};
 use crate::error::{Error, Result};
 use crate::feed::marks::Mark;
@@ -23,6 +24,7 @@ use crate::log::commit::{Log, LogSetup, segment_nonce};
 use crate::log::format::{
     Entry, FrameKind, Identity, SEGMENT_HEADER_LEN, SegmentHeader, entry_table,
 };
+use crate::log::frame::Head;
 use crate::log::manifest::Manifest;
 use crate::log::scan::{Scan, Scanned, in_force, scan};
 use crate::log::segment::Segment;
@@ -59,21 +61,28 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
             .map_err(|error| Error::io("open", path, error))?;
     }
     let lock = lock(storage, path)?;
-    let (mut segments, mut packs) = open_segments(storage, &dir)?;
+    let keyring = Keyring::new(options.encryption.clone());
+    let (mut segments, mut packs) = open_segments(storage, &dir, &keyring)?;
     let fresh = segments.is_empty() && packs.is_empty();
     if fresh {
-        create_first_segment(storage, path, &dir, &options, &mut segments)?;
+        create_first_segment(storage, path, &dir, (&options, &keyring), &mut segments)?;
     }
     let identity = identity(segments.iter().chain(&packs))?;
+    let cipher = current(&keyring, &identity, path)?;
     let catalog = match rebuild {
         true => None,
-        false => Catalog::open(&options.storage, path, identity.store)?,
+        false => {
+            // It may be under any key that was in use before.
+            let known = segments.iter().chain(&packs).map(|segment| &segment.cipher);
+            let ciphers: Vec<Cipher> = [&cipher].into_iter().chain(known).cloned().collect();
+            Catalog::open(&options.storage, path, identity.store, &ciphers)?
+        }
     };
     let derived = catalog.is_none();
     let (catalog, mut contents) = match catalog {
         Some(found) => found,
         None => {
-            let empty = Catalog::create(&options.storage, path, identity.store)?;
+            let empty = Catalog::create(&options.storage, path, identity.store, &cipher)?;
             (empty, Contents::default())
         }
     };
@@ -103,7 +112,7 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
     let (mut frames, mut end) = (scan.frames.clone(), scan.end);
     if !fresh && (scan.torn || !closed) {
         generation += 1;
-        (frames, end) = relocate(storage, &dir, &mut segments, &scan, generation)?;
+        (frames, end) = relocate(storage, &dir, &mut segments, &scan, generation, &cipher)?;
     }
     let by_id: BTreeMap<SegmentId, Arc<Segment>> = segments
         .iter()
@@ -116,6 +125,7 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
         storage: options.storage.clone(),
         dir,
         identity,
+        cipher,
         segment_size: options.segment_size,
         durability: options.durability,
         publishes_before_sync: options.publishes_before_sync(),
@@ -173,21 +183,20 @@ fn holder(storage: &dyn Storage, file: &Path) -> Option<u32> {
 
 type Files = Vec<Arc<Segment>>;
 
-/// Opens all segments and all packs in id order, and removes what a crash left half-made.
-fn open_segments(storage: &dyn Storage, dir: &Path) -> Result<(Files, Files)> {
+/// Opens all segments and all packs in id order, and removes what a crash left half-made. Whoever has
+/// not the key removes nothing.
+fn open_segments(storage: &dyn Storage, dir: &Path, keyring: &Keyring) -> Result<(Files, Files)> {
     let names = storage
         .list(dir)
         .map_err(|error| Error::io("list", dir, error))?;
-    let mut segments = Vec::new();
-    for name in names {
-        if SegmentId::is_stray(&name) {
-            let path = dir.join(&name);
-            storage
-                .remove(&path)
-                .map_err(|error| Error::io("remove", &path, error))?;
-        } else if let Some(id) = SegmentId::parse(&name) {
-            segments.push(Arc::new(Segment::open(storage, dir, id)?));
-        }
+    let ids = names.iter().filter_map(|name| SegmentId::parse(name));
+    let open = |id| Segment::open(storage, dir, id, keyring).map(Arc::new);
+    let mut segments = ids.map(open).collect::<Result<Vec<_>>>()?;
+    for name in names.iter().filter(|name| SegmentId::is_stray(name)) {
+        let path = dir.join(name);
+        storage
+            .remove(&path)
+            .map_err(|error| Error::io("remove", &path, error))?;
     }
     segments.sort_by_key(|segment| segment.id());
     Ok(segments
@@ -240,7 +249,7 @@ fn create_first_segment(
     storage: &dyn Storage,
     path: &Path,
     dir: &Path,
-    options: &Options,
+    (options, keyring): (&Options, &Keyring),
     segments: &mut Vec<Arc<Segment>>,
 ) -> Result<()> {
     let catalog = Catalog::path_in(path);
@@ -259,7 +268,7 @@ fn create_first_segment(
             source,
         });
     }
-    let secret = match options.secret {
+    let mut secret = match options.secret {
         Some(secret) => secret,
         None => {
             let mut secret = [0; 32];
@@ -271,6 +280,9 @@ fn create_first_segment(
             secret
         }
     };
+    if keyring.is_encrypting() {
+        secret[SEED_LEN..].fill(0);
+    }
     let digest = blake3::keyed_hash(&secret, b"highwater store");
     let mut store = [0; 16];
     store.copy_from_slice(&digest.as_bytes()[..16]);
@@ -284,8 +296,16 @@ fn create_first_segment(
         generation: 0,
         chain: 0,
     };
-    segments.push(Arc::new(Segment::create(storage, dir, header, &[], 0)?));
+    let cipher = current(keyring, &identity, path)?;
+    let first = Segment::create(storage, dir, header, &cipher, &[], 0)?;
+    segments.push(Arc::new(first));
     Ok(())
+}
+
+/// What is written under from now on.
+fn current(keyring: &Keyring, identity: &Identity, path: &Path) -> Result<Cipher> {
+    let cipher = keyring.current(&identity.store);
+    cipher.map_err(|error| Error::io("get random numbers for", path, error))
 }
 
 fn identity<'a>(segments: impl IntoIterator<Item = &'a Arc<Segment>>) -> Result<Identity> {
@@ -360,6 +380,7 @@ fn relocate(
     segments: &mut Vec<Arc<Segment>>,
     scan: &Scan,
     generation: u64,
+    current: &Cipher,
 ) -> Result<(Vec<Scanned>, LogPosition)> {
     let doubtful = scan
         .frames
@@ -390,6 +411,11 @@ fn relocate(
         generation,
         chain: cut.chain,
     };
+    // Frames are copied as they are, so the copy is under the key that they are under. They are of one
+    // opening of the store: what was written before it, it had synced.
+    let cipher = suffix
+        .first()
+        .map_or(current, |frame| &frame.segment.cipher);
     let mut bytes: Vec<Vec<u8>> = Vec::new();
     let mut frames = kept.to_vec();
     let (mut offset, mut chain) = (SEGMENT_HEADER_LEN as u64, cut.chain);
@@ -397,17 +423,25 @@ fn relocate(
     for frame in suffix {
         let mut header = frame.header.clone();
         (header.nonce, header.chain, header.durable_lsn) = (nonce, chain, scan.durable);
-        let encoded = header.encode(offset);
-        chain = encoded
-            .last_chunk()
-            .map_or(0, |sum| u32::from_le_bytes(*sum));
-        bytes.push(encoded.to_vec());
-        bytes.push(frame.content()?);
+        let mut content = frame.content()?;
+        if !same_key(&frame.segment.cipher, cipher) {
+            let what = "frames of one opening are under several keys";
+            return Err(Error::corrupt(&frame.segment.path, frame.offset, what));
+        }
+        let (_, seal) = content.split_at_mut(header.content_len() as usize);
+        let salt = seal.get(TAG_LEN..).unwrap_or_default();
+        let head = Head::new(&header, offset, salt, cipher);
+        chain = head.sum();
+        seal[..head.tag().len()].copy_from_slice(head.tag());
+        bytes.push(head.bytes().to_vec());
+        bytes.push(content);
         moved.push((header, offset, chain));
         offset += frame.header.frame_len();
     }
     let content: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
-    let segment = Arc::new(Segment::create(storage, dir, header, &content, offset)?);
+    let segment = Arc::new(Segment::create(
+        storage, dir, header, cipher, &content, offset,
+    )?);
     for (header, offset, sum) in moved {
         frames.push(Scanned {
             segment: segment.clone(),

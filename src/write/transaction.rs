@@ -310,7 +310,8 @@ impl<'a> Transaction<'a> {
         if frames.is_empty() {
             return Ok(None);
         }
-        frames.iter_mut().for_each(Frame::seal);
+        let cipher = engine.log.cipher();
+        frames.iter_mut().for_each(|frame| frame.seal(cipher));
 
         // The index changes in the same moment as the queue does: readers of the index find either
         // the version before, or the new one together with what it replaced.

@@ -346,6 +346,9 @@ enum Mode {
     /// Durable, and payloads are compressed.
     #[cfg(feature = "zstd")]
     Compressing,
+    /// Durable, and everything is encrypted.
+    #[cfg(feature = "encryption")]
+    Encrypting,
 }
 
 impl Manner {
@@ -387,7 +390,8 @@ impl Play {
         let options = Options::new()
             .eager_compaction(eager)
             .background(false)
-            .secret([9; 32])
+            // Of an encrypted store, the first half counts.
+            .secret(std::array::from_fn(|at| if at < 16 { 9 } else { 0 }))
             .segment_size(4096)
             .clock(Arc::new(ManualClock::new(1_700_000_000_000_000)));
         let options = match mode {
@@ -395,6 +399,8 @@ impl Play {
             Mode::Relaxed => options.durability(Driver::relaxed()),
             #[cfg(feature = "zstd")]
             Mode::Compressing => crate::histories::compressing(options),
+            #[cfg(feature = "encryption")]
+            Mode::Encrypting => crate::histories::encrypting(options),
         };
         Self {
             script,
@@ -738,6 +744,19 @@ fn a_crash_at_any_operation_while_payloads_are_compressed_loses_nothing() {
 #[test]
 fn a_crash_at_any_operation_of_replacing_what_is_compressed_loses_nothing() {
     enumerate(Manner::of(letting_go, Mode::Compressing));
+}
+
+/// An encrypted store shows what a plain one would.
+#[cfg(feature = "encryption")]
+#[test]
+fn a_crash_at_any_operation_of_an_encrypted_store_loses_nothing() {
+    enumerate(Manner::of(writing, Mode::Encrypting));
+}
+
+#[cfg(feature = "encryption")]
+#[test]
+fn a_crash_at_any_operation_of_compacting_an_encrypted_store_loses_nothing() {
+    enumerate(compactions(Mode::Encrypting, true));
 }
 
 fn compactions(mode: Mode, eager: bool) -> Manner {

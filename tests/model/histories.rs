@@ -233,6 +233,13 @@ pub fn compressing(options: Options) -> Options {
     options.compression(zstd).dictionaries_from(7, 100)
 }
 
+/// Everything is encrypted.
+#[cfg(feature = "encryption")]
+pub fn encrypting(options: Options) -> Options {
+    let key = highwater::Key::new(&[5; 32]);
+    options.encryption(highwater::Encryption::new(&key))
+}
+
 /// 300 histories each, or as many as `PROPTEST_CASES` says.
 fn config() -> ProptestConfig {
     let given = std::env::var("PROPTEST_CASES")
@@ -282,5 +289,20 @@ proptest! {
     #[test]
     fn compressing_histories_in_small_segments_agree(steps in prop::collection::vec(step(), 1..60)) {
         run(compressing(cramped()).durability(Driver::relaxed()), steps);
+    }
+}
+
+#[cfg(feature = "encryption")]
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn encrypted_histories_agree_with_the_model(steps in prop::collection::vec(step(), 1..60)) {
+        run(encrypting(Options::new()), steps);
+    }
+
+    #[test]
+    fn encrypted_histories_in_small_segments_agree(steps in prop::collection::vec(step(), 1..60)) {
+        run(encrypting(cramped()).durability(Driver::relaxed()), steps);
     }
 }

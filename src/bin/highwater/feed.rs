@@ -63,6 +63,7 @@ pub(crate) fn run(at: &Location, args: &ReadArgs) -> anyhow::Result<ExitCode> {
         } else {
             at.wait
         },
+        keys: at.keys.clone(),
     };
     reader.catch_up(&at)?;
     while args.follow && reader.left > 0 {

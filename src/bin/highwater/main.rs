@@ -17,6 +17,8 @@ mod line;
 mod open;
 mod rebuild;
 mod retention;
+#[cfg(feature = "encryption")]
+mod rotate;
 mod runs;
 mod stats;
 mod terminal;
@@ -29,7 +31,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use crate::open::Location;
+use crate::open::{Keys, Location};
 use crate::terminal::note;
 
 const STORE_DEFAULT: &str = "./highwater-store";
@@ -45,6 +47,8 @@ struct Cli {
     /// How long to wait while another process has the store open
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 0)]
     wait: u64,
+    #[command(flatten)]
+    keys: Keys,
     #[command(subcommand)]
     command: Command,
 }
@@ -68,14 +72,18 @@ enum Command {
     Verify,
     /// Throw the catalog away and derive it from the log; the records stay as they are
     Rebuild,
+    /// Write everything anew that is encrypted under an old key
+    #[cfg(feature = "encryption")]
+    Rotate,
     Demo(demo::DemoArgs),
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let given = cli.store;
+    let (given, keys) = (cli.store, cli.keys);
     let at = |path: Option<PathBuf>| Location {
         path: path.unwrap_or_else(|| STORE_DEFAULT.into()),
         wait: Duration::from_secs(cli.wait),
+        keys: keys.clone(),
     };
     match cli.command {
         Command::Import(args) => import::run(&at(given), &args),
@@ -91,6 +99,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Maintain(args) => retention::maintain(&at(given), &args),
         Command::Verify => verify::run(&at(given)),
         Command::Rebuild => rebuild::run(&at(given)),
+        #[cfg(feature = "encryption")]
+        Command::Rotate => rotate::run(&at(given)),
         Command::Demo(args) => demo::run(given, &args),
     }
 }

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use super::{Commit, Log, Tail, segment_nonce};
+use crate::encryption::same_key;
 use crate::error::{Error, Result};
-use crate::log::format::{FRAME_HEADER_LEN, SEGMENT_HEADER_LEN, SegmentHeader};
-use crate::log::frame::Frame;
+use crate::log::format::{SEGMENT_HEADER_LEN, SegmentHeader};
+use crate::log::frame::{Frame, Head};
 use crate::log::segment::Segment;
 use crate::log::{Lsn, SegmentId};
 
@@ -14,9 +15,7 @@ use crate::log::{Lsn, SegmentId};
 pub(super) struct Placed {
     pub(super) segment: Arc<Segment>,
     pub(super) offset: u64,
-    header: [u8; FRAME_HEADER_LEN],
-    /// The header's checksum, which the next frame chains to.
-    sum: u32,
+    head: Head,
 }
 
 impl Log {
@@ -30,7 +29,9 @@ impl Log {
         let mut placed = Vec::new();
         for frame in group.iter().flat_map(|commit| &commit.frames) {
             let len = frame.header.frame_len();
-            if offset + len > self.segment_size() && offset > SEGMENT_HEADER_LEN as u64 {
+            let is_full = offset + len > self.segment_size() && offset > SEGMENT_HEADER_LEN as u64;
+            // A segment has frames under one key only.
+            if is_full || !same_key(&segment.cipher, &self.cipher) {
                 let next = self.create_segment(&segment, frame.header.lsn, chain, len);
                 match next {
                     Ok(next) => segment = next,
@@ -44,16 +45,12 @@ impl Log {
             header.generation = self.generation;
             header.nonce = segment.header.nonce;
             header.chain = chain;
-            let header = header.encode(offset);
-            let sum = header
-                .last_chunk()
-                .map_or(0, |sum| u32::from_le_bytes(*sum));
-            chain = sum;
+            let head = frame.head(&header, offset, &self.cipher);
+            chain = head.sum();
             placed.push(Placed {
                 segment: segment.clone(),
                 offset,
-                header,
-                sum,
+                head,
             });
             offset += len;
             let mut allocated = if created.is_empty() {
@@ -90,8 +87,8 @@ impl Log {
         let reserve = SEGMENT_HEADER_LEN as u64 + frame_len;
         let storage = self.storage.as_ref();
         let segment = match self.spares.take() {
-            Some(spare) => Segment::reuse(storage, &self.dir, header, &spare),
-            None => Segment::create(storage, &self.dir, header, &[], reserve),
+            Some(spare) => Segment::reuse(storage, &self.dir, header, &self.cipher, &spare),
+            None => Segment::create(storage, &self.dir, header, &self.cipher, &[], reserve),
         };
         segment.map(Arc::new)
     }
@@ -131,13 +128,13 @@ impl Log {
             if !Arc::ptr_eq(&tail.segment, &first.segment) {
                 self.leave_segment(tail, &first.segment)?;
             }
-            let mut bytes: Vec<&[u8]> = Vec::with_capacity(4 * run);
+            let mut bytes: Vec<&[u8]> = Vec::with_capacity(6 * run);
             let mut end = first.offset;
             for (place, frame) in placed[start..start + run].iter().zip(&frames[start..]) {
-                bytes.push(&place.header);
-                bytes.extend(frame.bytes());
+                let parts = frame.bytes(&place.head).into_iter();
+                bytes.extend(parts.filter(|part| !part.is_empty()));
                 end = place.offset + frame.header.frame_len();
-                tail.chain = place.sum;
+                tail.chain = place.head.sum();
             }
             tail.segment
                 .file

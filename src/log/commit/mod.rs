@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
+use crate::encryption::{Cipher, same_key};
 use crate::error::{Error, Result};
 use crate::feed::frame_ref::FrameRef;
 use crate::log::format::Identity;
@@ -80,6 +81,8 @@ pub(crate) struct Log {
     storage: Arc<dyn Storage>,
     dir: PathBuf,
     identity: Identity,
+    /// What frames are sealed under from now on.
+    cipher: Cipher,
     /// The length from which the log goes on in a new segment.
     segment_size: AtomicU64,
     durability: Durability,
@@ -108,6 +111,7 @@ pub(crate) struct LogSetup {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) dir: PathBuf,
     pub(crate) identity: Identity,
+    pub(crate) cipher: Cipher,
     pub(crate) segment_size: u64,
     pub(crate) durability: Durability,
     pub(crate) segments: BTreeMap<SegmentId, Arc<Segment>>,
@@ -135,6 +139,7 @@ impl Log {
             storage: setup.storage,
             dir: setup.dir,
             identity: setup.identity,
+            cipher: setup.cipher,
             segment_size: AtomicU64::new(setup.segment_size),
             durability: setup.durability,
             generation: setup.generation,
@@ -193,7 +198,9 @@ impl Log {
     pub(crate) fn remove(&self, segment: &Arc<Segment>) -> Result<()> {
         let storage = self.storage.as_ref();
         let size = self.segment_size();
-        if self.spares.keep(storage, &self.dir, segment, size) {
+        // What is under an older key is to go, not to be overwritten some time.
+        let current = same_key(&segment.cipher, &self.cipher);
+        if current && self.spares.keep(storage, &self.dir, segment, size) {
             self.segments.write().remove(&segment.id());
             return Ok(());
         }
@@ -222,6 +229,10 @@ impl Log {
 
     pub(crate) fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    pub(crate) fn cipher(&self) -> &Cipher {
+        &self.cipher
     }
 
     pub(crate) fn segments(&self) -> Vec<Arc<Segment>> {
@@ -412,22 +423,26 @@ impl Log {
     /// Appends the frame of a clean close and syncs it. Called after [`Log::close`].
     pub(crate) fn mark_closed(&self) -> Result<()> {
         let mut frame = Frame::close();
-        frame.seal();
+        frame.seal(&self.cipher);
         let mut queue = self.queue.lock();
         queue.check_healthy()?;
-        frame.header.lsn = queue.next_lsn;
-        queue.next_lsn = queue.next_lsn.next();
-        let lsn = frame.header.lsn;
-        let ticket = Arc::new(Ticket::queued(lsn));
-        let publication = Publication {
-            lsn,
-            ..Publication::default()
-        };
-        queue.waiting.push(Commit {
-            ticket: ticket.clone(),
-            frames: vec![frame],
-            publication,
-        });
+        let ticket = queue.push_unobserved(frame);
+        drop(queue);
+        self.wait(&ticket, Stage::Durable)
+    }
+
+    /// Goes on in a segment under the current key, if the open one is under an older one: with a
+    /// frame of state that changes nothing.
+    #[cfg(feature = "encryption")]
+    pub(crate) fn renew(&self) -> Result<()> {
+        if same_key(&self.tail.lock().segment.cipher, &self.cipher) {
+            return Ok(());
+        }
+        let mut frame = Frame::state(0, Vec::new());
+        frame.seal(&self.cipher);
+        let mut queue = self.queue.lock();
+        queue.check_open()?;
+        let ticket = queue.push_unobserved(frame);
         drop(queue);
         self.wait(&ticket, Stage::Durable)
     }
@@ -611,6 +626,24 @@ impl Queue {
                 return;
             }
         }
+    }
+
+    /// Enqueues a frame that changes nothing for readers.
+    fn push_unobserved(&mut self, mut frame: Frame) -> Arc<Ticket> {
+        let lsn = self.next_lsn;
+        self.next_lsn = lsn.next();
+        frame.header.lsn = lsn;
+        let ticket = Arc::new(Ticket::queued(lsn));
+        let publication = Publication {
+            lsn,
+            ..Publication::default()
+        };
+        self.waiting.push(Commit {
+            ticket: ticket.clone(),
+            frames: vec![frame],
+            publication,
+        });
+        ticket
     }
 
     fn check_healthy(&self) -> Result<()> {

@@ -24,7 +24,7 @@ use highwater::{Feed, Store};
 use self::consumer::{Changes, Consumer};
 use self::provider::Saved;
 use self::story::Story;
-use crate::open::Location;
+use crate::open::{Keys, Location};
 
 const CONNECTION: &str = "demo";
 const MODEL: &str = "Record";
@@ -94,6 +94,7 @@ fn tell(path: &Path, args: &DemoArgs) -> anyhow::Result<bool> {
     let at = Location {
         path: path.to_owned(),
         wait: Duration::ZERO,
+        keys: Keys::default(),
     };
     let mut store = at.open_or_create(false)?;
     if open_feed(&store)?.last_cursor()?.is_some() {

@@ -1,0 +1,104 @@
+//! The catalog's tables as they are stored: in an encrypted store, values are sealed, and what stands
+//! in the place of keys that are names is a keyed hash.
+
+use redb::{ReadableTable, Table, TableDefinition};
+
+use crate::encryption::Cipher;
+
+/// A table, and whether its keys are names.
+#[derive(Clone, Copy)]
+pub(crate) struct Kept {
+    pub(crate) name: &'static str,
+    pub(crate) hides_keys: bool,
+}
+
+/// A key and its value.
+pub(crate) type Row = (Vec<u8>, Vec<u8>);
+
+type Bytes<'a> = Table<'a, &'static [u8], &'static [u8]>;
+
+impl Kept {
+    pub(crate) fn definition(self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
+        TableDefinition::new(self.name)
+    }
+
+    /// What stands in a key's place.
+    fn stored_key(self, cipher: &Cipher, key: &[u8]) -> Vec<u8> {
+        match cipher {
+            Some(keys) if self.hides_keys => keys.hide(key).to_vec(),
+            _ => key.to_vec(),
+        }
+    }
+
+    /// A row out of what is stored; `None` when it is damaged.
+    fn row(self, cipher: &Cipher, key: &[u8], value: &[u8]) -> Option<Row> {
+        let Some(keys) = cipher else {
+            return Some((key.to_vec(), value.to_vec()));
+        };
+        let row = keys.open_row(self.name, value)?;
+        (self.stored_key(cipher, &row.0) == key).then_some(row)
+    }
+
+    /// All rows; `None` when one is damaged.
+    pub(crate) fn rows(
+        self,
+        cipher: &Cipher,
+        table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    ) -> Result<Option<Vec<Row>>, redb::Error> {
+        let mut rows = Vec::new();
+        for stored in table.iter()? {
+            let (key, value) = stored?;
+            match self.row(cipher, key.value(), value.value()) {
+                Some(row) => rows.push(row),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(rows))
+    }
+
+    /// The value of a key; also `None` when it is damaged.
+    pub(crate) fn get(
+        self,
+        cipher: &Cipher,
+        table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+        key: &[u8],
+    ) -> Result<Option<Vec<u8>>, redb::Error> {
+        let stored_key = self.stored_key(cipher, key);
+        let Some(stored) = table.get(stored_key.as_slice())? else {
+            return Ok(None);
+        };
+        let row = self.row(cipher, &stored_key, stored.value());
+        Ok(row.map(|(_, value)| value))
+    }
+
+    /// Puts a value in the place of an older one, which it returns unless that is damaged.
+    pub(crate) fn insert(
+        self,
+        cipher: &Cipher,
+        table: &mut Bytes<'_>,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<Option<Vec<u8>>, redb::Error> {
+        let stored_key = self.stored_key(cipher, key);
+        let sealed = cipher
+            .as_ref()
+            .map(|keys| keys.seal_row(self.name, key, value));
+        let stored = sealed.as_deref().unwrap_or(value);
+        let old = table.insert(stored_key.as_slice(), stored)?;
+        let row = old.and_then(|old| self.row(cipher, &stored_key, old.value()));
+        Ok(row.map(|(_, value)| value))
+    }
+
+    /// Removes a row, and returns its value unless that is damaged.
+    pub(crate) fn remove(
+        self,
+        cipher: &Cipher,
+        table: &mut Bytes<'_>,
+        key: &[u8],
+    ) -> Result<Option<Vec<u8>>, redb::Error> {
+        let stored_key = self.stored_key(cipher, key);
+        let old = table.remove(stored_key.as_slice())?;
+        let row = old.and_then(|old| self.row(cipher, &stored_key, old.value()));
+        Ok(row.map(|(_, value)| value))
+    }
+}
