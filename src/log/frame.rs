@@ -1,7 +1,7 @@
 //! Building frames: classified records in, the bytes of a frame out.
 
 use crate::checksum::checksum;
-use parking_lot::Mutex;
+use crate::primitives::Mutex;
 
 use crate::catalog::FeedRow;
 use crate::codec::Encoder;
