@@ -119,13 +119,20 @@ fn run(store: &Store, programs: &[Vec<Step>]) -> [Vec<Event>; FEEDS] {
     histories
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: if cfg!(debug_assertions) { 400 } else { 4000 },
+/// A history that failed once may pass the next time, so a few tries at shrinking must do.
+fn config(cases: u32) -> ProptestConfig {
+    let given = std::env::var("PROPTEST_CASES").ok();
+    let given = given.and_then(|text| text.parse().ok());
+    ProptestConfig {
+        cases: given.unwrap_or(cases),
         max_shrink_iters: 200,
         failure_persistence: None,
         ..ProptestConfig::default()
-    })]
+    }
+}
+
+proptest! {
+    #![proptest_config(config(400))]
 
     #[test]
     fn histories_on_the_simulated_disk_are_linearizable(setup in setups(), programs in programs()) {
@@ -137,12 +144,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 40,
-        max_shrink_iters: 50,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(config(40))]
 
     #[test]
     fn histories_on_the_real_disk_are_linearizable(setup in setups(), programs in programs()) {
