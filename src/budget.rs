@@ -2,11 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-
-use parking_lot::Mutex;
 
 use crate::feed::state::FeedState;
+use crate::primitives::Mutex;
+use crate::primitives::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// See the module.
 pub(crate) struct Budget {

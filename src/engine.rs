@@ -5,9 +5,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-use parking_lot::{Mutex, MutexGuard};
 
 use crate::background::Background;
 use crate::budget::Budget;
@@ -32,6 +29,8 @@ use crate::log::commit::{Log, Stage};
 use crate::log::manifest::Manifest;
 use crate::options::{FeedOptions, Options};
 use crate::pool::Pool;
+use crate::primitives::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::primitives::{Mutex, MutexGuard};
 use crate::state::{Registration, State, StateKey};
 use crate::stats::FeedInfo;
 use crate::storage::StorageLock;

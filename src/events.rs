@@ -4,14 +4,14 @@
 //! lost with them, because every change is in its feed and every report can be read again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::Mutex;
 
 use crate::cursor::Cursor;
 use crate::feed::FeedKey;
+use crate::primitives::Mutex;
+use crate::primitives::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::record::Totals;
 use crate::runs::RunReport;
 

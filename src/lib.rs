@@ -57,6 +57,7 @@ mod log;
 mod options;
 mod pool;
 mod positions;
+mod primitives;
 mod publish;
 mod record;
 mod recovery;

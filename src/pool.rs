@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use crate::primitives::Mutex;
 
 /// How many values a pool keeps, and up to how many bytes each.
 const KEPT_MAX: usize = 4;

@@ -4,14 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard, RwLock};
-
 use crate::codec::{Decoder, Encoder};
 use crate::cursor::{FIRST_EPOCH, FeedId, StreamId};
 use crate::feed::FeedKey;
 use crate::log::commit::{Stage, Ticket};
 use crate::log::format::SyncId;
 use crate::options::FeedOptions;
+use crate::primitives::{Mutex, MutexGuard, RwLock};
 
 const TABLE_FEED: u8 = 1;
 const TABLE_CHECKPOINT: u8 = 2;

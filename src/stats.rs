@@ -3,6 +3,7 @@
 use crate::consumers::ConsumerInfo;
 use crate::feed::FeedKey;
 use crate::feed::state::FeedState;
+use crate::primitives::atomic::Ordering;
 
 /// Counts and sizes of one feed.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
@@ -30,7 +31,7 @@ pub struct FeedStats {
 
 impl FeedStats {
     pub(crate) fn of(feed: &FeedState, consumers: &[ConsumerInfo]) -> Self {
-        let index_bytes = feed.memory.load(std::sync::atomic::Ordering::Relaxed) as u64;
+        let index_bytes = feed.memory.load(Ordering::Relaxed) as u64;
         let published = feed.published.read();
         let frames = published.directory.frames();
         let visible = frames.iter().filter(|frame| frame.first <= published.tail);

@@ -80,7 +80,7 @@ pub(crate) struct Codec {
     #[cfg(feature = "zstd")]
     dictionary: std::sync::OnceLock<zstd::Dictionary>,
     #[cfg(feature = "zstd")]
-    training: parking_lot::Mutex<training::Attempts>,
+    training: crate::primitives::Mutex<training::Attempts>,
 }
 
 impl Codec {

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use parking_lot::RwLock;
-
 use crate::cursor::FeedId;
 use crate::error::{Error, Result};
 use crate::feed::FeedKey;
 use crate::feed::state::FeedState;
+use crate::primitives::RwLock;
 
 /// The place of a feed's current state.
 pub(crate) struct FeedSlot {

@@ -8,10 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
-
-use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::catalog::{FeedChanges, FeedRow};
 use crate::compression::Codec;
@@ -30,6 +27,8 @@ use crate::log::format::{Author, FrameHeader, SyncId};
 use crate::log::segment::Segment;
 use crate::log::{Lsn, SegmentId};
 use crate::options::FeedOptions;
+use crate::primitives::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::primitives::{Condvar, Mutex, RwLock};
 use crate::publish::Place;
 
 /// See the module.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::checksum::checksum;
-use parking_lot::Mutex;
+use crate::primitives::Mutex;
 
 use crate::catalog::FeedRow;
 use crate::codec::Encoder;

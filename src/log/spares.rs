@@ -7,9 +7,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::log::segment::Segment;
+use crate::primitives::Mutex;
 use crate::storage::{Storage, StorageFile};
 
 /// How many files are kept.

@@ -1,8 +1,7 @@
 //! What a writer holds of its commit while that is on its way to the disk.
 
-use std::sync::atomic::{AtomicU8, Ordering};
-
 use crate::log::Lsn;
+use crate::primitives::atomic::{AtomicU8, Ordering};
 
 /// How far a commit has come. Written by the leader, under the queue lock.
 #[derive(Debug)]

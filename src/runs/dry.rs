@@ -5,8 +5,6 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::cursor::FeedId;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -18,6 +16,7 @@ use crate::hash::Fingerprint;
 use crate::index::IndexEntry;
 use crate::log::format::Author;
 use crate::log::frame::Frame;
+use crate::primitives::Mutex;
 use crate::record::{Applied, Totals};
 use crate::state::StateKey;
 use crate::windows::{self, Sweep, Swept};

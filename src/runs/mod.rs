@@ -10,7 +10,6 @@ mod rows;
 mod scope;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
@@ -23,6 +22,7 @@ use crate::engine::Handle;
 use crate::error::Result;
 use crate::feed::slot::FeedSlot;
 use crate::feed::{Feed, FeedKey};
+use crate::primitives::atomic::Ordering;
 use crate::record::Timestamp;
 use crate::replace;
 use crate::runs::ledger::close_run;

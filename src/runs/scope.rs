@@ -2,9 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use parking_lot::Mutex;
 
 use crate::codec::Encoder;
 use crate::cursor::FeedId;
@@ -13,6 +10,8 @@ use crate::error::{Error, Result};
 use crate::feed::FeedKey;
 use crate::feed::slot::FeedSlot;
 use crate::log::format::{Author, SyncId};
+use crate::primitives::Mutex;
+use crate::primitives::atomic::{AtomicBool, Ordering};
 use crate::record::Totals;
 use crate::replace;
 use crate::runs::dry::DryRun;

@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use parking_lot::MutexGuard;
-
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::feed::marks::Mark;
@@ -14,6 +12,7 @@ use crate::index::{Index, IndexEntry, Slot};
 use crate::log::commit::{Stage, Ticket};
 use crate::log::format::Author;
 use crate::log::frame::Frame;
+use crate::primitives::MutexGuard;
 use crate::publish::{ChangePart, FeedPart};
 use crate::record::Totals;
 use crate::write::transaction::{Stop, only_names};

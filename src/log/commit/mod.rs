@@ -11,11 +11,9 @@ mod append;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
 use crate::encryption::{Cipher, same_key};
 use crate::error::{Error, Result};
@@ -28,6 +26,8 @@ pub(crate) use crate::log::ticket::{Stage, Ticket};
 use crate::log::unsynced::Unsynced;
 use crate::log::{LogPosition, Lsn, SegmentId};
 use crate::options::Durability;
+use crate::primitives::atomic::{AtomicU64, Ordering};
+use crate::primitives::{Condvar, Instant, Mutex, MutexGuard, RwLock, yield_now};
 use crate::publish::{Place, Publication};
 use crate::storage::Storage;
 
@@ -617,7 +617,7 @@ impl Queue {
         let (begun, mut in_vain) = (Instant::now(), 0);
         while queue.waiting.len() < queue.busy && in_vain < CHANCES_IN_VAIN {
             let before = queue.waiting.len();
-            MutexGuard::unlocked(queue, std::thread::yield_now);
+            MutexGuard::unlocked(queue, yield_now);
             in_vain = match queue.waiting.len() > before {
                 true => 0,
                 false => in_vain + 1,

@@ -9,11 +9,10 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::Counts;
 use super::faults::{Faults, io_error};
 use super::image::Image;
+use crate::primitives::Mutex;
 
 /// A change to the bytes or the length of a file.
 #[derive(Clone)]

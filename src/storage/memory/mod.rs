@@ -12,10 +12,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use self::disk::{Disk, Inode, normal};
 use super::{OpenMode, Storage, StorageFile, StorageLock};
+use crate::primitives::Mutex;
 
 /// Which of the changes that were not synced a [`MemoryStorage::crash`] leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
