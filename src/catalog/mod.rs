@@ -6,6 +6,7 @@
 //! every row carries a checksum, and the root row a sum over all rows, to notice what is wrong.
 
 mod backend;
+mod reseal;
 mod rows;
 mod vault;
 
@@ -14,14 +15,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, TableDefinition, TableError, WriteTransaction};
+use redb::{Database, ReadableDatabase};
 
 pub(crate) use rows::{FeedRow, RootRow};
 
 use crate::catalog::backend::Backend;
-use crate::catalog::vault::Kept;
+use crate::catalog::reseal::{TEMPORARY_NAME, name_key};
+use crate::catalog::vault::{Kept, Sums};
 use crate::cursor::StreamId;
-use crate::encryption::{Cipher, KeyId, key_id, same_key};
+use crate::encryption::{Cipher, key_id, same_key};
 use crate::error::{Error, Result};
 use crate::feed::directory::FrameRef;
 use crate::feed::marks::Marks;
@@ -42,13 +44,8 @@ const fn table(name: &'static str, hides_keys: bool) -> Kept {
 const ROOT_KEY: &[u8] = b"root";
 const MANIFEST_KEY: &[u8] = b"manifest";
 const SHELF_KEY: &[u8] = b"index runs";
-/// The id of the key that the other rows are sealed under, in the clear.
-const KEY_ID_KEY: &[u8] = b"key";
-const KEY_ID: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("key");
 
 const FILE_NAME: &str = "catalog.redb";
-/// Its name while it is being sealed anew.
-const TEMPORARY_NAME: &str = "catalog.redb.tmp";
 /// The catalog is read once and written now and then: it needs no large cache.
 const CACHE_BYTES: usize = 4 << 20;
 
@@ -218,60 +215,6 @@ impl Catalog {
             contents.shelf = Shelf::default();
         }
         Ok(Some(contents))
-    }
-
-    /// The key that the rows are under; nothing in a plain store.
-    fn sealed_under(&self) -> Result<Option<KeyId>> {
-        let database = self.database()?;
-        self.guard(|| {
-            let transaction = database.begin_read()?;
-            let table = match transaction.open_table(KEY_ID) {
-                Err(TableError::TableDoesNotExist(_)) => return Ok(None),
-                table => table?,
-            };
-            let id = table.get(KEY_ID_KEY)?;
-            Ok(id.and_then(|id| id.value().try_into().ok()).map(KeyId))
-        })
-    }
-
-    /// Copies all rows into a file under another cipher, which takes the place of this one when it
-    /// is whole and on stable storage; false when a row is damaged. What a file under the old key
-    /// has in pages that are free would stay there for ever.
-    fn reseal(&mut self, dir: &Path, cipher: &Cipher) -> Result<bool> {
-        remove(&self.storage, dir, &[TEMPORARY_NAME])?;
-        let mut copy = Self::at(&self.storage, dir.join(TEMPORARY_NAME), cipher.clone());
-        copy.connect(OpenMode::CreateNew)?;
-        let (from, to) = (self.database()?, copy.database()?);
-        let copied = copy.guard(|| {
-            let (read, write) = (from.begin_read()?, to.begin_write()?);
-            for kept in [ROOT, FEEDS, FRAMES, STATE] {
-                let mut table = write.open_table(kept.definition())?;
-                let source = read.open_table(kept.definition())?;
-                let Some(rows) = kept.rows(&self.cipher, &source)? else {
-                    return Ok(false);
-                };
-                for (key, value) in rows {
-                    kept.insert(cipher, &mut table, &key, &value)?;
-                }
-            }
-            name_key(&write, cipher)?;
-            write.commit()?;
-            Ok(true)
-        })?;
-        // Both are closed before their files change names.
-        copy.database = None;
-        self.database = None;
-        if copied {
-            self.storage
-                .rename(&copy.path, &self.path)
-                .map_err(|error| Error::io("rename", &copy.path, error))?;
-            self.storage
-                .sync_dir(dir)
-                .map_err(|error| Error::io("sync directory", dir, error))?;
-            self.cipher = cipher.clone();
-            self.connect(OpenMode::Existing)?;
-        }
-        Ok(copied)
     }
 
     /// Makes an empty catalog in the place of whatever is there.
@@ -569,50 +512,4 @@ fn write_all(
     name_key(&transaction, cipher)?;
     transaction.commit()?;
     Ok((root, rows_now))
-}
-
-/// Writes down which key the rows are under, in the clear.
-fn name_key(transaction: &WriteTransaction, cipher: &Cipher) -> Result<(), redb::Error> {
-    if let Some(keys) = cipher {
-        let mut table = transaction.open_table(KEY_ID)?;
-        table.insert(KEY_ID_KEY, keys.id().0.as_slice())?;
-    }
-    Ok(())
-}
-
-/// A table whose rows are summed up.
-struct Sums<'a> {
-    kept: Kept,
-    cipher: &'a Cipher,
-    table: redb::Table<'a, &'static [u8], &'static [u8]>,
-}
-
-impl<'a> Sums<'a> {
-    fn of(
-        kept: Kept,
-        cipher: &'a Cipher,
-        table: redb::Table<'a, &'static [u8], &'static [u8]>,
-    ) -> Self {
-        Self {
-            kept,
-            cipher,
-            table,
-        }
-    }
-
-    /// Puts a row in the place of an older one, and keeps the table's sum.
-    fn replace(&mut self, key: &[u8], value: &[u8], sum: &mut u64) -> Result<(), redb::Error> {
-        let old = self.kept.insert(self.cipher, &mut self.table, key, value)?;
-        let lost = old.map_or(0, |old| rows::weight(&old));
-        *sum = sum.wrapping_sub(lost).wrapping_add(rows::weight(value));
-        Ok(())
-    }
-
-    /// Removes a row, and keeps the table's sum.
-    fn remove(&mut self, key: &[u8], sum: &mut u64) -> Result<(), redb::Error> {
-        let old = self.kept.remove(self.cipher, &mut self.table, key)?;
-        let lost = old.map_or(0, |old| rows::weight(&old));
-        *sum = sum.wrapping_sub(lost);
-        Ok(())
-    }
 }

@@ -3,6 +3,7 @@
 
 use redb::{ReadableTable, Table, TableDefinition};
 
+use crate::catalog::rows;
 use crate::encryption::Cipher;
 
 /// A table, and whether its keys are names.
@@ -100,5 +101,43 @@ impl Kept {
         let old = table.remove(stored_key.as_slice())?;
         let row = old.and_then(|old| self.row(cipher, &stored_key, old.value()));
         Ok(row.map(|(_, value)| value))
+    }
+}
+
+/// A table whose rows are summed up.
+pub(crate) struct Sums<'a> {
+    kept: Kept,
+    cipher: &'a Cipher,
+    pub(crate) table: Bytes<'a>,
+}
+
+impl<'a> Sums<'a> {
+    pub(crate) fn of(kept: Kept, cipher: &'a Cipher, table: Bytes<'a>) -> Self {
+        Self {
+            kept,
+            cipher,
+            table,
+        }
+    }
+
+    /// Puts a row in the place of an older one, and keeps the table's sum.
+    pub(crate) fn replace(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        sum: &mut u64,
+    ) -> Result<(), redb::Error> {
+        let old = self.kept.insert(self.cipher, &mut self.table, key, value)?;
+        let lost = old.map_or(0, |old| rows::weight(&old));
+        *sum = sum.wrapping_sub(lost).wrapping_add(rows::weight(value));
+        Ok(())
+    }
+
+    /// Removes a row, and keeps the table's sum.
+    pub(crate) fn remove(&mut self, key: &[u8], sum: &mut u64) -> Result<(), redb::Error> {
+        let old = self.kept.remove(self.cipher, &mut self.table, key)?;
+        let lost = old.map_or(0, |old| rows::weight(&old));
+        *sum = sum.wrapping_sub(lost);
+        Ok(())
     }
 }
