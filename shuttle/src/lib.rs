@@ -12,7 +12,9 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 #[cfg(not(highwater_shuttle))]
-compile_error!("run cargo in the folder `shuttle`, whose configuration puts the checker's locks in");
+compile_error!(
+    "run cargo in the folder `shuttle`, whose configuration puts the checker's locks in"
+);
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -6,7 +6,7 @@
 //! every row carries a checksum, and the root row a sum over all rows, to notice what is wrong.
 
 mod backend;
-mod rows;
+pub(crate) mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
