@@ -50,6 +50,9 @@ mod engine;
 mod error;
 mod events;
 mod feed;
+#[cfg(feature = "simulate")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hash;
 mod index;
 mod json;

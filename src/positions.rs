@@ -93,6 +93,9 @@ pub(crate) fn encode(positions: impl IntoIterator<Item = u64>, bytes: &mut Vec<u
     }
 }
 
+/// No feed has more records than this.
+const COUNT_MAX: u64 = 1 << 32;
+
 /// Reads what [`encode`] wrote; `None` when the bytes are not that, or name a position past `max`.
 pub(crate) fn decode(mut bytes: &[u8], max: u64) -> Option<Vec<u64>> {
     let mut positions = Vec::new();
@@ -106,9 +109,12 @@ pub(crate) fn decode(mut bytes: &[u8], max: u64) -> Option<Vec<u64>> {
             1
         };
         next = start.checked_add(len)?;
-        if next > max.saturating_add(1) {
+        let count = (positions.len() as u64).checked_add(len)?;
+        if next > max.saturating_add(1) || count > COUNT_MAX {
             return None;
         }
+        // A few bytes can stand for more positions than there is memory for.
+        positions.try_reserve(usize::try_from(len).ok()?).ok()?;
         positions.extend(start..next);
     }
     Some(positions)
@@ -144,6 +150,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn more_positions_than_any_feed_has_are_refused() {
+        let mut bytes = Vec::new();
+        push_varint(1, &mut bytes);
+        push_varint(1 << 47, &mut bytes);
+        assert_eq!(decode(&bytes, u64::MAX), None);
+    }
 
     proptest! {
         #[test]

@@ -20,7 +20,7 @@ fn options(disk: &MemoryStorage) -> Options {
         .secret([7; 32])
 }
 
-/// The undamaged store, closed, and what it answers.
+/// An undamaged store, closed, and what it answers.
 struct Sample {
     disk: MemoryStorage,
     /// Every file but the lock, with the bytes up to the last one that is not zero.
@@ -33,6 +33,35 @@ fn sample() -> &'static Sample {
     SAMPLE.get_or_init(|| {
         let disk = MemoryStorage::new();
         write(&options(&disk).open("/s").unwrap());
+        Sample::of(disk)
+    })
+}
+
+/// The same after its segments were packed, and with the index in files.
+fn packed_sample() -> &'static Sample {
+    static SAMPLE: OnceLock<Sample> = OnceLock::new();
+    SAMPLE.get_or_init(|| {
+        let disk = MemoryStorage::new();
+        write(&packing(options(&disk)).open("/s").unwrap());
+        let store = packing(options(&disk)).open("/s").unwrap();
+        let packed = store.compact().unwrap();
+        assert!(packed.written_bytes > 0);
+        let contacts = store.feed("c", "Contact").unwrap();
+        let more = [json!({"id": 8, "after": "packing"})];
+        let _ = contacts.batch_save(&more).unwrap();
+        store.close().unwrap();
+        let sample = Sample::of(disk);
+        assert!(sample.files.iter().any(|(path, _)| path.ends_with(".run")));
+        sample
+    })
+}
+
+fn packing(options: Options) -> Options {
+    options.eager_compaction(true).index_limits_of(0, 0)
+}
+
+impl Sample {
+    fn of(disk: MemoryStorage) -> Self {
         let copy = disk.crash(Survivors::All);
         let store = options(&copy).open("/s").unwrap();
         let right = answers(&store).into_iter().map(Result::unwrap).collect();
@@ -43,8 +72,8 @@ fn sample() -> &'static Sample {
             (path, bytes)
         });
         let files = files.collect();
-        Sample { disk, files, right }
-    })
+        Self { disk, files, right }
+    }
 }
 
 fn write(store: &Store) {
@@ -147,8 +176,8 @@ fn edit(files: &mut [(String, Vec<u8>)], mut data: &[u8]) {
     }
 }
 
-fn with_files(files: &[(String, Vec<u8>)]) -> MemoryStorage {
-    let disk = sample().disk.crash(Survivors::All);
+fn with_files(sample: &Sample, files: &[(String, Vec<u8>)]) -> MemoryStorage {
+    let disk = sample.disk.crash(Survivors::All);
     for (path, bytes) in files {
         disk.write_file(path, bytes).unwrap();
     }
@@ -160,14 +189,22 @@ fn with_files(files: &[(String, Vec<u8>)]) -> MemoryStorage {
 /// One exception is in the nature of things: when the last segment and the catalog are both
 /// damaged, nothing knows where the log ended. So only one file is changed at a time.
 pub fn store(data: &[u8]) {
+    damage(sample(), data);
+}
+
+/// The same of packs and of runs of the index.
+pub fn packed(data: &[u8]) {
+    damage(packed_sample(), data);
+}
+
+fn damage(sample: &Sample, data: &[u8]) {
     let Some((&which, data)) = data.split_first() else {
         return;
     };
-    let sample = sample();
     let which = usize::from(which) % sample.files.len();
     let mut files = vec![sample.files[which].clone()];
     edit(&mut files, data);
-    let disk = with_files(&files);
+    let disk = with_files(sample, &files);
     for _ in 0..2 {
         if let Ok(store) = options(&disk).open("/s") {
             let answers = answers(&store);
@@ -199,7 +236,7 @@ pub fn frame(data: &[u8]) {
             seal(bytes, *offset, *count, reseal);
         }
     }
-    let disk = with_files(&files);
+    let disk = with_files(sample, &files);
     disk.remove_file(CATALOG).unwrap();
     if let Ok(store) = options(&disk).open("/s") {
         let _ = answers(&store);

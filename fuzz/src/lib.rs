@@ -5,12 +5,18 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod damage;
+mod import;
+mod json;
 mod ops;
+mod values;
 
 use highwater::Cursor;
 
-pub use damage::{frame, store};
+pub use damage::{frame, packed, store};
+pub use import::import;
+pub use json::json;
 pub use ops::ops;
+pub use values::values;
 
 /// Text as a cursor: refused, or exactly the text of the cursor it parsed to.
 pub fn cursor(data: &[u8]) {

@@ -68,3 +68,74 @@ fn store() {
 fn ops() {
     drive("ops", highwater_fuzz::ops, 1500, 400);
 }
+
+#[test]
+fn packed() {
+    drive("packed", highwater_fuzz::packed, 1000, 25);
+}
+
+#[test]
+fn values() {
+    drive("values", highwater_fuzz::values, 20_000, 120);
+}
+
+/// Bytes are hardly ever JSON, so these are put together of what JSON consists of.
+fn pieces(rng: &mut Rng, between: &str) -> Vec<u8> {
+    const PIECES: [&str; 24] = [
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        "\"id\"",
+        "\"a\"",
+        "\"\\u0061\"",
+        "\"b\"",
+        "1",
+        "-0",
+        "1.0",
+        "10e-1",
+        "0.1",
+        "1e400",
+        "9007199254740993",
+        "null",
+        "true",
+        " ",
+        "{\"id\":1}",
+        "{\"a\":1}",
+        "{\"id\":\"x\",\"a\":",
+        "\"\\ud800\"",
+    ];
+    let mut text = String::new();
+    for _ in 0..rng.next() % 24 {
+        text += match rng.next() % 8 {
+            0 => between,
+            _ => PIECES[(rng.next() % PIECES.len() as u64) as usize],
+        };
+    }
+    text.into_bytes()
+}
+
+#[test]
+fn json() {
+    drive("json", highwater_fuzz::json, 5000, 12);
+    for seed in 0..20_000 {
+        highwater_fuzz::json(&pieces(&mut Rng(seed), "\0"));
+    }
+    // Some are objects, or no two would ever be merged.
+    for seed in 0..20_000 {
+        let mut rng = Rng(seed);
+        let [a, b] = [0, 1].map(|_| pieces(&mut rng, " "));
+        let object = |value: &[u8]| [b"{\"a\":", value, b",\"b\":2}"].concat();
+        highwater_fuzz::json(&[object(&a), object(&b)].join(&0));
+    }
+}
+
+#[test]
+fn import() {
+    drive("import", highwater_fuzz::import, 300, 60);
+    for seed in 0..3000 {
+        highwater_fuzz::import(&pieces(&mut Rng(seed), "\n"));
+    }
+}

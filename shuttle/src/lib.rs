@@ -11,6 +11,11 @@
 //! can ask for more: `HIGHWATER_SCHEDULES=20000 HIGHWATER_SEED=7 cargo test --release`.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[cfg(not(highwater_shuttle))]
+compile_error!(
+    "run cargo in the folder `shuttle`, whose configuration puts the checker's locks in"
+);
+
 use std::sync::Arc;
 use std::time::Duration;
 

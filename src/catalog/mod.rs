@@ -7,7 +7,7 @@
 
 mod backend;
 mod reseal;
-mod rows;
+pub(crate) mod rows;
 mod vault;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -6,7 +6,7 @@
 mod dry;
 pub(crate) mod ledger;
 mod report;
-mod rows;
+pub(crate) mod rows;
 mod scope;
 
 use std::sync::Arc;
