@@ -35,7 +35,9 @@ fn open(path: &Path, relaxed: bool) -> Store {
         Durability::Durable
     };
     let options = Options::new().durability(durability).segment_size(16 << 10);
-    let options = options.checkpoint_bytes(20 << 10).index_limits_of(1000, 500);
+    let options = options
+        .checkpoint_bytes(20 << 10)
+        .index_limits_of(1000, 500);
     options.open(path).unwrap()
 }
 
@@ -108,7 +110,10 @@ fn read_and_compact(store: &Store) {
                 }
             }
             // Nothing is deleted, and readers see what comes meanwhile more than once.
-            assert!(seen >= count, "a record that moves on is met where it is now");
+            assert!(
+                seen >= count,
+                "a record that moves on is met where it is now"
+            );
         }
         let _ = store.compact().unwrap();
     }

@@ -94,17 +94,13 @@ impl Errors {
         let examine = |store: &Store| self.examine(store, &play, fault, &what);
         let noted = play.store.as_ref().is_some_and(examine);
         play.disk.heal();
-        let lost_power = play.disk.crash(Survivors::Synced);
-        play.give_up();
         let progress = play.progress;
         let disks = [
-            (
-                play.disk.crash(Survivors::All),
-                progress.acknowledged,
-                "reopened",
-            ),
-            (lost_power, progress.durable, "after a loss of power"),
-        ];
+            (Survivors::All, progress.acknowledged, "killed"),
+            (Survivors::Synced, progress.durable, "after a loss of power"),
+        ]
+        .map(|(survivors, least, when)| (play.disk.crash(survivors), least, when));
+        play.give_up();
         for (disk, least, when) in disks {
             let what = format!("{what}, {when}");
             let crash = Crash {
@@ -128,6 +124,9 @@ impl Errors {
     /// What an open store must do after an error. Returns whether it goes on writing.
     fn examine(&self, store: &Store, play: &Play, fault: Fault, what: &str) -> bool {
         let progress = play.progress;
+        if matches!(store.syncs(), Err(Error::Closed)) {
+            return false;
+        }
         if self.mode == Mode::Durable && !matches!(fault, Fault::Read { .. }) {
             let shown = records_of(store).unwrap_or_else(|error| panic!("{what}: {error:?}"));
             let candidates = &self.views[progress.acknowledged..=progress.started];

@@ -48,8 +48,8 @@ impl Extent {
         let given = std::env::var("HIGHWATER_CRASH_POINTS").ok();
         match given.as_deref() {
             None => Self {
-                stride: 8,
-                nested: 40,
+                stride: 16,
+                nested: 60,
                 subsets: 3,
             },
             Some(text) => Self {
