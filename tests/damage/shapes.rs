@@ -1,6 +1,6 @@
 //! Files that are gone, cut, doubled, or somebody else's.
 
-use highwater::storage::{MemoryStorage, Survivors};
+use highwater::storage::Survivors;
 
 use crate::examiner::Examiner;
 use crate::stores::{CATALOG, build, build_all_kinds, build_foreign, files, segments};
