@@ -165,11 +165,11 @@ fn any_bit_of_segments_and_packs() {
     }
 }
 
-/// What they hold is derived from the log, and is derived again.
+/// What they hold is derived from the log, so the store opens. A damaged run is derived again; of a
+/// damaged catalog the feed that it says something wrong of is told.
 #[test]
-fn any_bit_of_catalog_and_runs_is_harmless() {
+fn any_bit_of_catalog_and_runs() {
     let disk = build_all_kinds();
-    for end in [".redb", ".run"] {
-        assert_eq!(flip_bits_of(&disk, end, true), (0, 0), "{end}");
-    }
+    assert_eq!(flip_bits_of(&disk, ".run", true), (0, 0));
+    assert_eq!(flip_bits_of(&disk, ".redb", true).0, 0);
 }

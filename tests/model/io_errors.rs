@@ -28,7 +28,7 @@ const FULL_STEPS: u64 = 16;
 fn stride() -> u64 {
     match std::env::var("HIGHWATER_IO_ERRORS").is_ok() {
         true => 1,
-        false => 23,
+        false => 9,
     }
 }
 

@@ -26,10 +26,10 @@ impl Table {
         let total = |column| rows.iter().map(|(_, counts)| counts[column]).sum();
         let totals = (0..self.columns.len()).map(total).collect();
         rows.push(("together".to_owned(), totals));
-        let columns = self.columns.iter().map(|column| format!("{column:>11}"));
+        let columns = self.columns.iter().map(|column| format!("{column:>12}"));
         println!("\n{:<34}{}", "script", columns.collect::<String>());
         for (script, counts) in rows.iter() {
-            let counts = counts.iter().map(|count| format!("{count:>11}"));
+            let counts = counts.iter().map(|count| format!("{count:>12}"));
             println!("{script:<34}{}", counts.collect::<String>());
         }
     }

@@ -6,9 +6,9 @@
 //! same holds for crashes inside the recovery from a crash, inside the recovery from that, and,
 //! for scripts that compact, when the catalog is lost as well.
 //!
-//! By default a part of the crash points is checked, the same each time.
-//! `HIGHWATER_CRASH_POINTS=all` checks all of them; a number larger than one adds so many random
-//! subsets of sectors to each place.
+//! By default one crash point of sixteen is checked, the same ones each time.
+//! `HIGHWATER_CRASH_POINTS=all` checks all of them, and a number one of so many;
+//! `HIGHWATER_CRASH_SUBSETS` says how many random subsets of sectors there are at each place.
 //!
 //! * [`states`]: the states in which a crash may leave the disk
 //! * [`check`]: what must hold afterwards
@@ -45,18 +45,18 @@ struct Extent {
 
 impl Extent {
     fn wanted() -> Self {
-        let given = std::env::var("HIGHWATER_CRASH_POINTS").ok();
-        match given.as_deref() {
-            None => Self {
-                stride: 16,
-                nested: 60,
-                subsets: 3,
-            },
-            Some(text) => Self {
-                stride: 1,
-                nested: 5,
-                subsets: text.parse().unwrap_or(3),
-            },
+        let given = |name| std::env::var(name).ok();
+        let number = |text: String| text.parse().ok();
+        let stride = match given("HIGHWATER_CRASH_POINTS").as_deref() {
+            Some("all") => 1,
+            other => other.and_then(|text| number(text.to_owned())).unwrap_or(16),
+        };
+        Self {
+            stride,
+            nested: 60,
+            subsets: given("HIGHWATER_CRASH_SUBSETS")
+                .and_then(number)
+                .unwrap_or(3),
         }
     }
 }
