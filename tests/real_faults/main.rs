@@ -13,7 +13,13 @@
 //! * [`sizes`]: ids, payloads and numbers of feeds at their limits
 //! * [`panicking`]: bugs in threads
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, unreachable_pub)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    missing_docs,
+    unreachable_pub
+)]
 
 mod child;
 mod descriptors;

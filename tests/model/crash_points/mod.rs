@@ -125,7 +125,7 @@ impl Enumeration {
         let progress = play.progress_at(at);
         for (n, (survivors, disk)) in (0..).zip(states(disk, at, self.extent.subsets)) {
             // At neighbouring operations other states are checked.
-            if (n + at) % self.extent.stride != 0 {
+            if !(n + at).is_multiple_of(self.extent.stride) {
                 continue;
             }
             let crash = Crash {
@@ -137,10 +137,10 @@ impl Enumeration {
                     _ => progress.durable,
                 },
             };
-            if self.counts.crashes % self.extent.nested == 0 {
+            if self.counts.crashes.is_multiple_of(self.extent.nested) {
                 self.crash_in_recovery(&disk, &crash, 2);
             }
-            let anew = self.compacts && self.counts.crashes % 3 == 0;
+            let anew = self.compacts && self.counts.crashes.is_multiple_of(3);
             let anew = anew.then(|| disk.crash(Survivors::All));
             let survived = check(&disk, &self.options, &self.views, &crash);
             if let Some(disk) = anew {
@@ -170,7 +170,7 @@ impl Enumeration {
                     least: crash.progress.durable,
                     ..*crash
                 };
-                let deeper = depth < DEPTH_MAX && self.counts.nested % 50 == 0;
+                let deeper = depth < DEPTH_MAX && self.counts.nested.is_multiple_of(50);
                 self.counts.nested += 1;
                 if deeper {
                     self.crash_in_recovery(disk, &crash, depth + 1);

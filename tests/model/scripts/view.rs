@@ -42,8 +42,10 @@ impl View {
 
     /// What `store`, which is on `disk`, shows.
     pub fn of(store: &Store, disk: &MemoryStorage, options: &Options) -> highwater::Result<Self> {
-        let mut view = Self::default();
-        view.feeds = records_of(store)?;
+        let mut view = Self {
+            feeds: records_of(store)?,
+            ..Self::default()
+        };
         for model in FEEDS {
             let feed = store.feed("c", model)?;
             let consumers = feed.consumers()?.into_iter();
