@@ -17,6 +17,7 @@ impl Table {
 
     /// Takes note of a script that is done, and prints the table when that was the last of `all`.
     pub fn add(&self, script: String, counts: &[u64], all: usize) {
+        println!("{script}: {counts:?}");
         let mut rows = self.rows.lock().unwrap();
         rows.push((script, counts.to_vec()));
         if rows.len() < all {

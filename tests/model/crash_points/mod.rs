@@ -62,11 +62,14 @@ impl Extent {
 }
 
 /// No two crashes at one place leave the same disk.
-static TABLE: Table = Table::new(&["operations", "crashes", "nested", "rebuilt"]);
+static TABLE: Table = Table::new(&["operations", "states", "crashes", "nested", "rebuilt"]);
 
 #[derive(Default)]
 struct Counts {
     operations: u64,
+    /// Places and states of the disk that a crash can find.
+    states: u64,
+    /// Those of them that were checked.
     crashes: u64,
     /// Crashes in a recovery, and in the recovery from that.
     nested: u64,
@@ -103,12 +106,14 @@ fn enumerate(script: &'static Script, mode: Mode) {
     let name = format!("{}, {mode:?}", script.name).to_lowercase();
     let Counts {
         operations,
+        states,
         crashes,
         nested,
         rebuilt,
     } = enumeration.counts;
     assert!(crashes > 30 && nested > 10, "{name}: {crashes}, {nested}");
-    TABLE.add(name, &[operations, crashes, nested, rebuilt], SCRIPTS);
+    let counts = [operations, states, crashes, nested, rebuilt];
+    TABLE.add(name, &counts, SCRIPTS);
 }
 
 impl Enumeration {
@@ -124,6 +129,7 @@ impl Enumeration {
         self.counts.operations += 1;
         let progress = play.progress_at(at);
         for (n, (survivors, disk)) in (0..).zip(states(disk, at, self.extent.subsets)) {
+            self.counts.states += 1;
             // At neighbouring operations other states are checked.
             if !(n + at).is_multiple_of(self.extent.stride) {
                 continue;
