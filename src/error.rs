@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::encryption::KeyId;
 use crate::feed::FeedKey;
 use crate::json::JsonError;
+use crate::storage::is_out_of_descriptors;
 
 /// The result of every fallible operation of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -252,6 +253,30 @@ impl Error {
             op,
             path: path.to_owned(),
             source,
+        }
+    }
+
+    /// A failure that leaves it open what is on the disk, whatever reason the system gives: it is
+    /// never taken for a [lack](Error::as_lack).
+    pub(crate) fn failure(op: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io {
+            op,
+            path: path.to_owned(),
+            source: io::Error::new(source.kind(), source),
+        }
+    }
+
+    /// The same error once more, if it says that there was no space, or no descriptor for another
+    /// file: a lack that may pass.
+    pub(crate) fn as_lack(&self) -> Option<Self> {
+        match self {
+            Self::DiskFull { path } => Some(Self::DiskFull { path: path.clone() }),
+            Self::Io { op, path, source } if is_out_of_descriptors(source) => Some(Self::Io {
+                op,
+                path: path.clone(),
+                source: io::Error::from_raw_os_error(source.raw_os_error()?),
+            }),
+            _ => None,
         }
     }
 

@@ -70,7 +70,7 @@ impl Store {
         }
         match ledger::interrupt_all(&engine) {
             // Reading works on a full disk; the next open says that the runs are over.
-            Err(Error::DiskFull { .. }) => {}
+            Err(error) if error.as_lack().is_some() => {}
             interrupted => interrupted?,
         }
         Ok(Self { engine })

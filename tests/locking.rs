@@ -67,6 +67,44 @@ fn another_process_is_named_and_its_death_releases_the_store() {
     assert_locked(dir.path(), Some(std::process::id()));
 }
 
+#[cfg(unix)]
+#[test]
+fn another_process_is_named_through_a_link_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let [real, link] = ["real", "link"].map(|name| dir.path().join(name));
+    std::fs::create_dir(&real).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    for (held, opened) in [(&real, &link), (&link, &real)] {
+        let mut child = holder(held);
+        assert_locked(opened, Some(child.id()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        Store::open(opened).unwrap().close().unwrap();
+    }
+}
+
+/// A program that is started while a store is open inherits neither the lock nor a file.
+#[cfg(unix)]
+#[test]
+fn a_program_started_meanwhile_holds_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let feed = store.feed("c", "m").unwrap();
+    let _ = feed.batch_save(&[json!({"id": 1})]).unwrap();
+    let mut program = Command::new("sleep").arg("60").spawn().unwrap();
+    let descriptors = Path::new("/proc").join(program.id().to_string()).join("fd");
+    for descriptor in std::fs::read_dir(descriptors).into_iter().flatten() {
+        let target = std::fs::read_link(descriptor.unwrap().path()).unwrap_or_default();
+        assert!(!target.starts_with(dir.path()), "{target:?} was inherited");
+    }
+    store.close().unwrap();
+    drop((store, feed));
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.feed("c", "m").unwrap().count().unwrap(), 1);
+    program.kill().unwrap();
+    program.wait().unwrap();
+}
+
 #[test]
 fn a_second_open_in_the_same_process_is_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -82,7 +82,12 @@ impl Segment {
             file.write_all_at(&[&header.encode(cipher)], 0)?;
             file.sync_data()
         };
-        prepare().map_err(|error| Error::io("create", &path, error))?;
+        if let Err(error) = prepare() {
+            // Under whichever name it is.
+            let _ = storage.remove(&temporary);
+            let _ = storage.remove(&spare.path);
+            return Err(Error::io("create", &path, error));
+        }
         Self::name(storage, dir, header, cipher, file)
     }
 
@@ -96,17 +101,12 @@ impl Segment {
     ) -> Result<Self> {
         let path = header.id.path(dir);
         // From here on the segment may exist, so even a full disk is a failure that poisons.
-        let failed = |op, path: &Path, source| Error::Io {
-            op,
-            path: path.to_owned(),
-            source,
-        };
         storage
             .rename(&header.id.temporary_path(dir), &path)
-            .map_err(|error| failed("create", &path, error))?;
+            .map_err(|error| Error::failure("create", &path, error))?;
         storage
             .sync_dir(dir)
-            .map_err(|error| failed("sync directory", dir, error))?;
+            .map_err(|error| Error::failure("sync directory", dir, error))?;
         let cipher = cipher.clone();
         Ok(Self {
             header,

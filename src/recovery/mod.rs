@@ -100,15 +100,24 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
     contents.state.append(&mut packed.state);
     let start = start_of_scan(&segments, manifest, &dir, &catalog.root, derived)?;
     let scan = scan(&segments, manifest, start, durable)?;
-    let last = scan.frames.last();
-    let closed = last.map_or(catalog.root.clean && !derived, |f| {
-        f.header.kind == FrameKind::Close
-    });
     let mut generation = segments
         .iter()
         .map(|s| s.header.generation)
         .max()
         .unwrap_or_default();
+    // Where a recovery was cut short, what it copied may end with the frame of a clean close, and the
+    // originals are still to be put away.
+    let closed = match scan.frames.last() {
+        Some(last) => {
+            let is_original = u64::from(last.header.generation) == generation;
+            last.header.kind == FrameKind::Close && is_original
+        }
+        None => {
+            let newest = segments.last().map(|segment| segment.id());
+            let is_there = newest == Some(catalog.root.position().segment);
+            catalog.root.clean && !derived && is_there
+        }
+    };
     let (mut frames, mut end) = (scan.frames.clone(), scan.end);
     if !fresh && (scan.torn || !closed) {
         generation += 1;

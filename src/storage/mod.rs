@@ -20,6 +20,7 @@ pub use clock::{Clock, SystemClock};
 #[cfg(feature = "simulate")]
 pub use memory::{Counts, Fault, MemoryStorage, Survivors};
 pub use os::OsStorage;
+pub(crate) use os::is_out_of_descriptors;
 
 /// How [`Storage::open`] treats a file that does or does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -91,6 +91,23 @@ impl Storage for OsStorage {
     }
 }
 
+/// Whether the process, or the system, has as many files open as it may.
+pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    {
+        use rustix::io::Errno;
+        matches!(
+            Errno::from_io_error(error),
+            Some(Errno::MFILE | Errno::NFILE)
+        )
+    }
+    // ERROR_TOO_MANY_OPEN_FILES
+    #[cfg(not(unix))]
+    {
+        error.raw_os_error() == Some(4)
+    }
+}
+
 /// Read and write, for the owner only.
 fn private_options() -> OpenOptions {
     let mut options = OpenOptions::new();

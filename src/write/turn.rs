@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::engine::Engine;
-use crate::error::Error;
 use crate::feed::marks::Mark;
 use crate::feed::state::{FeedState, Resident, Writer};
 use crate::hash::Fingerprint;
@@ -126,7 +125,7 @@ impl<'a> FeedTurn<'a> {
     pub(crate) fn settle(&mut self) -> Result<(), Stop> {
         if let Some(newest) = &self.writer.newest {
             match self.engine.log.wait(newest, Stage::Durable) {
-                Err(Error::DiskFull { .. }) => return Err(Stop::Again),
+                Err(_) if newest.is_aborted() => return Err(Stop::Again),
                 waited => waited?,
             }
         }

@@ -2,14 +2,17 @@
 //! say, and nothing about logs, indexes or disks.
 //!
 //! * [`reference`](mod@reference): the model
-//! * [`gate`]: a disk whose syncs can be held up
+//! * [`gate`]: a disk that holds whoever is at it up
 //! * [`driver`]: one engine on a simulated disk, the model beside it, and standing readers
 //! * [`operations`]: what else the driver can do: runs, windows, letting go, replacing
 //! * [`histories`]: random histories, with crashes, reopens and clock jumps in them (P1, P2, P5)
 //! * [`cursors`]: each cursor guarantee of the contract as a test of its own (G4, G5)
 //! * [`resync`]: saves in every order, against the trail (P5)
 //! * [`trap`]: the visibility trap, and proof that the test for it can fail (P3)
-//! * [`crash_points`]: a crash at every write and sync of a scripted history (G1, G2, G3)
+//! * [`scripts`]: scripted histories, one for each kind of operation
+//! * [`crash_points`]: a crash at every operation of each script (G1, G2, G3)
+//! * [`io_errors`]: an error at every call of each script (G11, G12)
+//! * [`table`]: counts of both
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -23,7 +26,10 @@ mod cursors;
 mod driver;
 mod gate;
 mod histories;
+mod io_errors;
 mod operations;
 mod reference;
 mod resync;
+mod scripts;
+mod table;
 mod trap;

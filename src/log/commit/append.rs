@@ -20,7 +20,7 @@ pub(super) struct Placed {
 
 impl Log {
     /// Finds a place for every frame and reserves the space, before a byte of a frame is written:
-    /// a full disk is found out here and costs nothing.
+    /// a full disk, or a lack of descriptors, is found out here and costs nothing.
     pub(super) fn place(&self, tail: &mut Tail, group: &[Commit]) -> Result<Vec<Placed>> {
         let durable_lsn = self.durable();
         let mut segment = tail.segment.clone();
@@ -97,22 +97,17 @@ impl Log {
     /// fails, the failure to remove is what the caller gets, and it poisons the log: a segment
     /// left behind would hide later frames from recovery.
     fn discard(&self, created: Vec<Arc<Segment>>, error: Error) -> Error {
+        if created.is_empty() {
+            return error;
+        }
         for segment in created {
             if let Err(error) = self.storage.remove(&segment.path) {
-                return Error::Io {
-                    op: "remove",
-                    path: segment.path.clone(),
-                    source: error,
-                };
+                return Error::failure("remove", &segment.path, error);
             }
         }
         match self.storage.sync_dir(&self.dir) {
             Ok(()) => error,
-            Err(error) => Error::Io {
-                op: "sync directory",
-                path: self.dir.clone(),
-                source: error,
-            },
+            Err(error) => Error::failure("sync directory", &self.dir, error),
         }
     }
 

@@ -306,14 +306,13 @@ impl Log {
     /// Waits until a commit has reached `stage`, leading a group if nobody else does.
     ///
     /// # Errors
-    /// [`Error::DiskFull`] when the commit was aborted, [`Error::Poisoned`] when the log failed.
+    /// [`Error::DiskFull`], or an I/O error for lack of descriptors, when the commit was aborted;
+    /// [`Error::Poisoned`] when the log failed.
     pub(crate) fn wait(&self, ticket: &Ticket, stage: Stage) -> Result<()> {
         let mut queue = self.queue.lock();
         loop {
-            if ticket.is_aborted() {
-                return Err(Error::DiskFull {
-                    path: self.dir.clone(),
-                });
+            if let Some(lack) = ticket.lack() {
+                return Err(lack);
             }
             if ticket.reached(stage) {
                 return Ok(());
@@ -334,7 +333,9 @@ impl Log {
             let group = std::mem::take(&mut queue.waiting);
             let size = group.len();
             drop(queue);
-            let led = self.lead(group, stage == Stage::Durable);
+            let led = self.in_turn(Queue::stop_leading, || {
+                self.lead(group, stage == Stage::Durable)
+            });
             queue = self.queue.lock();
             queue.busy = size + queue.waiting.len();
             self.step_down(&mut queue, led);
@@ -354,7 +355,7 @@ impl Log {
             }
             queue.syncing = true;
             drop(queue);
-            let synced = self.sync_behind();
+            let synced = self.in_turn(Queue::stop_syncing, || self.sync_behind());
             queue = self.queue.lock();
             queue.syncing = false;
             self.note(&mut queue, synced);
@@ -486,12 +487,21 @@ impl Log {
         }
         queue.leading = true;
         drop(queue);
-        let led = self.lead(Vec::new(), true);
+        let led = self.in_turn(Queue::stop_leading, || self.lead(Vec::new(), true));
         let position = self.position();
         let mut queue = self.queue.lock();
         self.step_down(&mut queue, led);
         queue.check_healthy()?;
         Ok(position)
+    }
+
+    /// Works at the files as the only one who does. Should a panic cut that short, it is not known what
+    /// is on the disk, so the log is poisoned, and nobody waits for the turn to end.
+    fn in_turn<T>(&self, stop: fn(&mut Queue), work: impl FnOnce() -> T) -> T {
+        let turn = Turn { log: self, stop };
+        let done = work();
+        std::mem::forget(turn);
+        done
     }
 
     fn step_down(&self, queue: &mut Queue, led: Result<(), Error>) {
@@ -514,7 +524,7 @@ impl Log {
         let tail = &mut *tail;
         let placed = match self.place(tail, &group) {
             Ok(placed) => placed,
-            Err(Error::DiskFull { .. }) => return self.abort(tail, group),
+            Err(error) if error.as_lack().is_some() => return self.abort(tail, group, error),
             Err(error) => return Err(error),
         };
         self.write(tail, &group, &placed)?;
@@ -577,18 +587,19 @@ impl Log {
         }
     }
 
-    /// Gives up a group that found no space, and every commit behind it, which may rest on it.
+    /// Gives up a group that found no place, and every commit behind it, which may rest on it.
     ///
     /// Everything written before is synced and published first, so that afterwards whatever a feed
     /// still has pending is known to be aborted.
-    fn abort(&self, tail: &mut Tail, group: Vec<Commit>) -> Result<(), Error> {
+    fn abort(&self, tail: &mut Tail, group: Vec<Commit>, lack: Error) -> Result<(), Error> {
         if !tail.unsynced.is_empty() {
             self.sync_and_publish(tail)?;
         }
+        let lack = Arc::new(lack);
         let mut queue = self.queue.lock();
         let behind = std::mem::take(&mut queue.waiting);
         for commit in group.into_iter().chain(behind) {
-            commit.ticket.advance(Stage::Aborted);
+            commit.ticket.abort(lack.clone());
         }
         self.aborts.fetch_add(1, Ordering::AcqRel);
         Ok(())
@@ -602,6 +613,22 @@ impl Log {
     /// Whether writes are accepted.
     pub(crate) fn check_open(&self) -> Result<()> {
         self.queue.lock().check_open()
+    }
+}
+
+/// What is to be done should somebody's turn at the files not end as it should.
+struct Turn<'a> {
+    log: &'a Log,
+    stop: fn(&mut Queue),
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.log.queue.lock();
+        (self.stop)(&mut queue);
+        let cut_short = std::io::Error::other("a panic cut it short");
+        let failure = Error::failure("write", &self.log.dir, cut_short);
+        self.log.note(&mut queue, Err(failure));
     }
 }
 
@@ -644,6 +671,14 @@ impl Queue {
             publication,
         });
         ticket
+    }
+
+    fn stop_leading(&mut self) {
+        self.leading = false;
+    }
+
+    fn stop_syncing(&mut self) {
+        self.syncing = false;
     }
 
     fn check_healthy(&self) -> Result<()> {

@@ -17,8 +17,44 @@ pub(super) fn crash(disk: &Disk, survivors: Survivors) -> Disk {
         Survivors::All => restart(disk),
         Survivors::Synced => power_loss(disk, Fate::Cut { seq: 0, bytes: 0 }),
         Survivors::Prefix(limit) => power_loss(disk, cut_at(disk, limit)),
-        Survivors::Sectors(seed) => power_loss(disk, Fate::Coins(Coins::new(seed))),
+        Survivors::Suffix(limit) => {
+            let before = unsynced_bytes(disk).saturating_sub(limit);
+            power_loss(disk, cut_at(disk, before).reversed())
+        }
+        Survivors::Sectors(seed) => power_loss(disk, Fate::Coins(Coins::new(seed, SECTOR))),
+        Survivors::HalfSectors(seed) => power_loss(disk, Fate::Coins(Coins::new(seed, SECTOR / 2))),
+        Survivors::Names => power_loss(disk, Fate::kinds(true, false, false)),
+        Survivors::Contents => power_loss(disk, Fate::kinds(false, true, true)),
+        Survivors::Lengths => power_loss(disk, Fate::kinds(true, true, false)),
+        Survivors::Data => power_loss(disk, Fate::kinds(true, false, true)),
     }
+}
+
+/// Whether both disks have the same files, and nothing pending.
+pub(super) fn is_same(one: &Disk, other: &Disk) -> bool {
+    let (ours, theirs) = (one.directories.iter(), other.directories.iter());
+    one.directories.len() == other.directories.len()
+        && ours
+            .zip(theirs)
+            .all(|((path, dir), (their_path, their_dir))| {
+                let same = |((name, inode), (their_name, their_inode)): (_, (_, &Arc<Inode>))| {
+                    name == their_name && is_same_file(inode, their_inode)
+                };
+                let settled = dir.pending.is_empty() && their_dir.pending.is_empty();
+                path == their_path
+                    && settled
+                    && dir.current.len() == their_dir.current.len()
+                    && dir.current.iter().zip(&their_dir.current).all(same)
+            })
+}
+
+fn is_same_file(one: &Arc<Inode>, other: &Arc<Inode>) -> bool {
+    if Arc::ptr_eq(one, other) {
+        return one.contents.lock().pending.is_empty();
+    }
+    let (one, other) = (one.contents.lock(), other.contents.lock());
+    let settled = one.pending.is_empty() && other.pending.is_empty();
+    settled && one.current == other.current && one.durable == other.durable
 }
 
 /// How many bytes the pending writes of all files hold that a crash could bring back.
@@ -30,17 +66,42 @@ pub(super) fn unsynced_bytes(disk: &Disk) -> u64 {
 enum Fate {
     /// Everything issued before `seq` survives, and the first `bytes` bytes of the write `seq`.
     Cut { seq: u64, bytes: usize },
+    /// What a cut leaves is lost, and the rest survives.
+    Rest { seq: u64, bytes: usize },
     /// Everything survives or not by chance.
     Coins(Coins),
+    /// Changes of some kinds survive.
+    Kinds {
+        names: bool,
+        lengths: bool,
+        data: bool,
+    },
 }
 
 impl Fate {
+    fn kinds(names: bool, lengths: bool, data: bool) -> Self {
+        Fate::Kinds {
+            names,
+            lengths,
+            data,
+        }
+    }
+
+    fn reversed(self) -> Self {
+        match self {
+            Fate::Cut { seq, bytes } => Fate::Rest { seq, bytes },
+            other => other,
+        }
+    }
+
     fn names(&mut self, dir: &Directory) -> Names {
         let mut names = dir.durable.clone();
         for change in &dir.pending {
             let survives = match self {
                 Fate::Cut { seq, .. } => change.seq < *seq,
+                Fate::Rest { seq, .. } => change.seq > *seq,
                 Fate::Coins(coins) => coins.flip(),
+                Fate::Kinds { names, .. } => *names,
             };
             if survives {
                 change.apply(&mut names);
@@ -52,7 +113,9 @@ impl Fate {
     fn image(&mut self, contents: &Contents) -> Image {
         match self {
             Fate::Cut { seq, bytes } => cut_image(contents, *seq, *bytes),
+            Fate::Rest { seq, bytes } => rest_image(contents, *seq, *bytes),
             Fate::Coins(coins) => coins.image(contents),
+            Fate::Kinds { lengths, data, .. } => kinds_image(contents, *lengths, *data),
         }
     }
 }
@@ -69,18 +132,57 @@ fn cut_image(contents: &Contents, cut: u64, bytes: usize) -> Image {
     image
 }
 
+fn rest_image(contents: &Contents, cut: u64, bytes: usize) -> Image {
+    let mut image = contents.durable.clone();
+    for (seq, op) in &contents.pending {
+        match op {
+            _ if *seq > cut => op.apply(&mut image),
+            Op::Write { offset, data } if *seq == cut => {
+                image.write(&data[bytes..], offset + bytes as u64);
+            }
+            _ => {}
+        }
+    }
+    image
+}
+
+fn kinds_image(contents: &Contents, lengths: bool, data: bool) -> Image {
+    let mut image = contents.durable.clone();
+    for (_, op) in &contents.pending {
+        match op {
+            Op::Write {
+                offset,
+                data: bytes,
+            } => {
+                if lengths {
+                    image.grow(offset + bytes.len() as u64);
+                }
+                if data {
+                    image.put(bytes, *offset);
+                }
+            }
+            Op::SetLen(_) | Op::Grow(_) if lengths => op.apply(&mut image),
+            Op::SetLen(_) | Op::Grow(_) => {}
+        }
+    }
+    image.clip();
+    image
+}
+
 /// Chance, with one weight for a whole crash, so that some crashes lose little and some nearly all.
 struct Coins {
     rng: Rng,
     /// Out of 8 flips this many say that a change survives.
     weight: u64,
+    /// What reaches the device as a whole, in bytes.
+    unit: u64,
 }
 
 impl Coins {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, unit: u64) -> Self {
         let mut rng = Rng::new(seed);
         let weight = 1 + rng.next() % 7;
-        Self { rng, weight }
+        Self { rng, weight, unit }
     }
 
     fn flip(&mut self) -> bool {
@@ -108,11 +210,13 @@ impl Coins {
             if end > len && self.flip() {
                 device.grow(end);
             }
-            for sector in offset / SECTOR..end.div_ceil(SECTOR) {
+            let unit = self.unit;
+            for at in offset / unit..end.div_ceil(unit) {
                 if self.flip() {
                     let mut bytes = [0; SECTOR as usize];
-                    cache.read(&mut bytes, sector * SECTOR);
-                    device.put(&bytes, sector * SECTOR);
+                    let bytes = bytes.split_at_mut(unit as usize).0;
+                    cache.read(bytes, at * unit);
+                    device.put(bytes, at * unit);
                 }
             }
         }

@@ -9,9 +9,10 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use super::Counts;
+use super::crash::crash;
 use super::faults::{Faults, io_error};
 use super::image::Image;
+use super::{Counts, Survivors};
 use crate::primitives::Mutex;
 
 /// A change to the bytes or the length of a file.
@@ -124,6 +125,8 @@ pub(super) struct Disk {
     pub(super) next_seq: u64,
     pub(super) operations: u64,
     pub(super) stop_at: Option<u64>,
+    /// What was before each operation, while somebody wants to know.
+    pub(super) recorded: Option<Vec<Disk>>,
     pub(super) faults: Faults,
     pub(super) counts: Counts,
 }
@@ -150,6 +153,10 @@ impl Disk {
     /// Counts a mutating operation that is about to happen, unless the power is gone.
     pub(super) fn begin(&mut self) -> io::Result<()> {
         self.powered()?;
+        if let Some(mut recorded) = self.recorded.take() {
+            recorded.push(crash(self, Survivors::All));
+            self.recorded = Some(recorded);
+        }
         self.operations += 1;
         Ok(())
     }

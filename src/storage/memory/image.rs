@@ -7,7 +7,7 @@ const PAGE: usize = 4096;
 
 /// A file's length and bytes. Absent pages are zeros, so a reserved span costs nothing; a clone
 /// shares every page.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Image {
     len: u64,
     pages: Arc<BTreeMap<u64, Arc<[u8; PAGE]>>>,

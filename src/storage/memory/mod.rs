@@ -41,6 +41,21 @@ pub enum Survivors {
     /// survives without its length is cut off. The seed also decides how likely survival is, from
     /// one eighth to seven eighths.
     Sectors(u64),
+    /// As [`Survivors::Sectors`], but a sector may also tear in its middle, either half surviving.
+    HalfSectors(u64),
+    /// Those issued last, until this many of [`MemoryStorage::unsynced_bytes`] are used up: the
+    /// opposite of [`Survivors::Prefix`], and the device that writes what came last first.
+    Suffix(u64),
+    /// Every change of a name, and nothing of what is in the files.
+    Names,
+    /// Everything in the files, and no change of a name.
+    Contents,
+    /// Every change of a name and of a length, those by writes included, but no data: where nothing
+    /// was before, files are zeros.
+    Lengths,
+    /// Every change of a name and all data, but no change of a length: what lies beyond the length
+    /// that was synced is cut off.
+    Data,
 }
 
 /// Something that goes wrong until [`MemoryStorage::heal`]. Each kind is armed at most once: arming
@@ -130,6 +145,30 @@ impl MemoryStorage {
     /// every counter at zero. This disk, its handles and its locks go on as if nothing happened.
     pub fn crash(&self, survivors: Survivors) -> Self {
         Self::from_disk(crash::crash(&self.disk.lock(), survivors))
+    }
+
+    /// Whether both disks hold the same bytes under the same names durably, and nothing besides:
+    /// then whoever opens them cannot tell them apart, now or after another crash.
+    pub fn is_same(&self, other: &Self) -> bool {
+        if Arc::ptr_eq(&self.disk, &other.disk) {
+            return true;
+        }
+        crash::is_same(&self.disk.lock(), &other.disk.lock())
+    }
+
+    /// From now on keeps the disk as it is before each operation, for
+    /// [`recorded`](Self::recorded).
+    pub fn record(&self) {
+        self.disk.lock().recorded = Some(Vec::new());
+    }
+
+    /// Ends the recording. For each operation since it began, in order, the disk that a process
+    /// killed right before it leaves: what was pending is pending still, so that
+    /// [`crash`](Self::crash) makes of it whatever a loss of power at that moment could.
+    pub fn recorded(&self) -> Vec<Self> {
+        let recorded = self.disk.lock().recorded.take();
+        let disks = recorded.unwrap_or_default().into_iter();
+        disks.map(Self::from_disk).collect()
     }
 
     /// How many bytes of writes are not synced: [`Survivors::Prefix`] leaves something else for

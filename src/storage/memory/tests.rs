@@ -1,5 +1,7 @@
 //! Tests of the simulated disk itself: a simulator nobody tested proves nothing.
 
+mod states;
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,0 +1,175 @@
+//! Bits that flip.
+
+use highwater::List;
+use highwater::storage::{MemoryStorage, Survivors};
+
+use crate::examiner::{Examiner, quietly};
+use crate::stores::{CATALOG, STORE, build, build_all_kinds, files, options, segments};
+
+/// Damages each byte of each segment in turn, with the catalog in place or without it.
+fn every_log_byte(damage: fn(u8, usize) -> u8, keep_catalog: bool, name: &str) {
+    let disk = build();
+    let mut examiner = Examiner::new(&disk);
+    if !keep_catalog {
+        disk.remove_file(CATALOG).unwrap();
+    }
+    let segments = segments(&disk);
+    assert!(segments.len() >= 3, "{segments:?}");
+    for path in segments {
+        let bytes = disk.read_file(&path).unwrap();
+        let mut damaged = bytes.clone();
+        for at in 0..bytes.len() {
+            damaged[at] = damage(bytes[at], at);
+            if damaged[at] != bytes[at] {
+                let copy = disk.crash(Survivors::All);
+                copy.write_file(&path, &damaged).unwrap();
+                examiner.examine(&copy, &format!("{path} byte {at}"));
+            }
+            damaged[at] = bytes[at];
+        }
+    }
+    assert!(examiner.refused + examiner.partial > examiner.unharmed / 4);
+    examiner.finish(name);
+}
+
+#[test]
+fn a_flipped_bit_anywhere_in_the_log() {
+    every_log_byte(|byte, at| byte ^ 1 << (at % 8), true, "bit, catalog");
+}
+
+#[test]
+fn a_flipped_bit_anywhere_in_the_log_without_catalog() {
+    every_log_byte(|byte, at| byte ^ 1 << (at % 8), false, "bit, no catalog");
+}
+
+/// Damage while the store is open strikes reads without any check that opening makes.
+#[test]
+fn every_flipped_bit_of_the_log_under_an_open_store() {
+    const PATH: &str = "/s/log/0000000001.seg";
+    let disk = MemoryStorage::new();
+    let store = options(&disk).index_budget(0).open(STORE).unwrap();
+    let feed = store.feed("c", "m").unwrap();
+    let save = |id: &'static str, body: &'static str| feed.batch_save_raw(&[(id, body)]).unwrap();
+    let all = [
+        ("a", "11"),
+        ("bb", "222"),
+        ("c", "3333"),
+        ("d", "4"),
+        ("e", "55555"),
+    ];
+    let _ = feed.batch_save_raw(&all).unwrap();
+    let (_, _) = (save("bb", "new"), save("other", "index"));
+    let _ = feed.batch_delete(&["d"]).unwrap();
+    let ask = || {
+        let page = feed.list(&List::new()).map(|page| {
+            let records: Vec<_> = page.iter().map(|record| record.to_owned()).collect();
+            format!("{records:?}")
+        });
+        let got = feed.get(&["e", "d", "bb"]);
+        let got = got.map(|page| format!("{:?}", page.iter().collect::<Vec<_>>()));
+        vec![page, got]
+    };
+    let mut examiner = Examiner::right(ask().into_iter().map(Result::unwrap).collect());
+    let bytes = disk.read_file(PATH).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let mut damaged = bytes.clone();
+    for bit in 0..8 * end {
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        disk.write_file(PATH, &damaged[..end]).unwrap();
+        damaged[bit / 8] = bytes[bit / 8];
+        let what = format!("byte {} bit {}", bit / 8, bit % 8);
+        match quietly(ask) {
+            Ok(answers) => examiner.compare(answers, &what),
+            Err(_) => examiner.faults.push(format!("{what}: panicked")),
+        }
+    }
+    disk.write_file(PATH, &bytes).unwrap();
+    assert!(examiner.partial > 1000);
+    examiner.finish("open store");
+}
+
+/// A catalog can be damaged everywhere: the log has everything, so every open works. Of the bytes
+/// in use every 31st is damaged.
+#[test]
+fn damage_anywhere_in_the_catalog() {
+    let disk = build();
+    let mut examiner = Examiner::new(&disk);
+    let bytes = disk.read_file(CATALOG).unwrap();
+    let mut damaged = bytes.clone();
+    let used: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+    let unused = (0..bytes.len()).step_by(4099);
+    for (n, at) in used.into_iter().chain(unused).enumerate() {
+        if n % 31 != 0 {
+            continue;
+        }
+        for byte in [bytes[at] ^ 1 << (at % 8), !bytes[at]] {
+            damaged[at] = byte;
+            let copy = disk.crash(Survivors::All);
+            copy.write_file(CATALOG, &damaged).unwrap();
+            examiner.examine(&copy, &format!("catalog byte {at}: {byte}"));
+        }
+        damaged[at] = bytes[at];
+    }
+    let refused = examiner.refused;
+    examiner.finish("catalog");
+    assert_eq!(refused, 0);
+}
+
+/// One bit of so many is flipped by default; all of them with `HIGHWATER_DAMAGE=all`.
+fn stride() -> usize {
+    match std::env::var("HIGHWATER_DAMAGE").is_ok() {
+        true => 1,
+        false => 101,
+    }
+}
+
+/// Flips bits of all files of one kind. Returns how often the store was refused, and served in part.
+fn flip_bits_of(disk: &MemoryStorage, end: &str, with_catalog: bool) -> (usize, usize) {
+    let paths = files(disk, end);
+    assert!(!paths.is_empty(), "there is no {end}");
+    let mut examiner = Examiner::new(disk);
+    let base = disk.crash(Survivors::All);
+    if !with_catalog {
+        base.remove_file(CATALOG).unwrap();
+    }
+    let mut flipped = 0;
+    for path in paths {
+        let mut bytes = disk.read_file(&path).unwrap();
+        // Of a catalog most is empty pages.
+        let in_use = |at: &usize| end != ".redb" || bytes[*at] != 0;
+        let used: Vec<usize> = (0..bytes.len()).filter(in_use).collect();
+        for bit in (0..8 * used.len()).step_by(stride()) {
+            let at = used[bit / 8];
+            bytes[at] ^= 1 << (bit % 8);
+            let copy = base.crash(Survivors::All);
+            copy.write_file(&path, &bytes).unwrap();
+            bytes[at] ^= 1 << (bit % 8);
+            examiner.examine(&copy, &format!("{path} byte {at} bit {}", bit % 8));
+            flipped += 1;
+        }
+    }
+    let harmed = (examiner.refused, examiner.partial);
+    let catalog = if with_catalog { "" } else { ", no catalog" };
+    examiner.finish(&format!("{flipped} bits of {end}{catalog}"));
+    harmed
+}
+
+#[test]
+fn any_bit_of_segments_and_packs() {
+    let disk = build_all_kinds();
+    for end in [".seg", ".pack"] {
+        for with_catalog in [true, false] {
+            let (refused, partial) = flip_bits_of(&disk, end, with_catalog);
+            assert!(refused + partial > 20, "{end}: {refused}, {partial}");
+        }
+    }
+}
+
+/// What they hold is derived from the log, so the store opens. A damaged run is derived again; of a
+/// damaged catalog the feed that it says something wrong of is told.
+#[test]
+fn any_bit_of_catalog_and_runs() {
+    let disk = build_all_kinds();
+    assert_eq!(flip_bits_of(&disk, ".run", true), (0, 0));
+    assert_eq!(flip_bits_of(&disk, ".redb", true).0, 0);
+}
