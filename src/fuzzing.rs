@@ -1,6 +1,7 @@
 //! Doors for the fuzzers in `fuzz/`, into what only damaged files and odd records reach otherwise.
 
 use crate::catalog::rows::{self, FeedRow, RootRow};
+use crate::encryption::Keyring;
 use crate::feed::frame_ref::FrameRef;
 use crate::feed::lives::Lives;
 use crate::feed::marks::{Mark, Marks};
@@ -52,7 +53,10 @@ pub fn decode(kind: u8, bytes: &[u8]) -> Option<Vec<u8>> {
         11 => IndexEntry::decode(bytes.try_into().ok()?)?
             .encode()
             .to_vec(),
-        12 => SegmentHeader::decode(bytes).ok()?.encode(),
+        12 => {
+            let (header, cipher) = SegmentHeader::decode(bytes, &Keyring::new(None)).ok()?;
+            header.encode(&cipher)
+        }
         13 => Lives::decode(1, bytes)?.encode(1),
         14 => {
             let mut encoded = Vec::new();
