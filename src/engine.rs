@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Deref;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::background::Background;
+use crate::branch::Branch;
 use crate::budget::Budget;
 use crate::catalog::{Catalog, FeedChanges, FeedRow, Save};
 use crate::compaction::Compactor;
@@ -17,7 +18,7 @@ use crate::cursor::{FIRST_EPOCH, FeedId, StreamId};
 use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::feed::FeedKey;
-use crate::feed::directory::{Directory, FrameRef};
+use crate::feed::directory::FrameRef;
 use crate::feed::load::{PayloadHolder, Scratch};
 use crate::feed::page::PageContent;
 use crate::feed::read::Span;
@@ -27,7 +28,6 @@ use crate::hash::{Fingerprint, Hasher};
 use crate::index::IndexEntry;
 use crate::index::run;
 use crate::index::shelf::Shelf;
-use crate::log::Lsn;
 use crate::log::commit::{Log, Stage};
 use crate::log::manifest::Manifest;
 use crate::options::{FeedOptions, Options};
@@ -65,6 +65,8 @@ pub(crate) struct Engine {
     /// Memory of pages that were read.
     pub(crate) pages: Pool<PageContent>,
     pub(crate) scratch: Pool<Scratch>,
+    /// Set when the log was replayed.
+    branch: OnceLock<Branch>,
     closed: AtomicBool,
     /// Bytes of log when the catalog was last saved.
     saved_bytes: AtomicU64,
@@ -122,6 +124,7 @@ impl Engine {
             packing: Mutex::default(),
             pages: Pool::default(),
             scratch: Pool::default(),
+            branch: OnceLock::new(),
             closed: AtomicBool::new(false),
             saved_bytes: AtomicU64::new(0),
         }
@@ -133,6 +136,17 @@ impl Engine {
         } else {
             Ok(())
         }
+    }
+
+    /// Which branch of the store's history this is.
+    pub(crate) fn branch(&self) -> Branch {
+        self.branch.get().copied().unwrap_or_default()
+    }
+
+    /// Takes note of the branch once the log was replayed.
+    pub(crate) fn set_branch(&self, branch: Branch) {
+        // It is set once, before there are readers.
+        let _ = self.branch.set(branch);
     }
 
     /// Closes the log and saves the catalog as of a clean end.
@@ -402,17 +416,7 @@ impl Engine {
 
     fn restore(&self, row: &FeedRow) -> Result<Published> {
         let (frames, marks) = self.catalog.lock().frames(row)?;
-        Ok(Published {
-            directory: Directory::restore(frames),
-            tail: row.tail,
-            time: row.time,
-            lsn: Lsn(row.lsn),
-            generation: row.generation,
-            live: row.live,
-            live_bytes: row.live_bytes,
-            marks,
-            marks_dirty: false,
-        })
+        Ok(Published::of_row(row, frames, marks))
     }
 
     /// Before a read in relaxed durability: what was acknowledged is synced and published, so that

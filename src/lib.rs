@@ -36,6 +36,8 @@
 //! `recovery` opens a store after whatever happened to it.
 
 mod background;
+mod backup;
+mod branch;
 mod budget;
 mod catalog;
 mod checksum;
@@ -59,6 +61,7 @@ mod positions;
 mod publish;
 mod record;
 mod recovery;
+mod repair;
 mod replace;
 mod retention;
 mod runs;
@@ -72,6 +75,8 @@ mod verify;
 mod windows;
 mod write;
 
+pub use backup::BackedUp;
+pub use backup::restore::Restored;
 pub use compaction::Compacted;
 pub use compression::Compression;
 pub use consumers::{Consumer, ConsumerInfo};
@@ -90,6 +95,7 @@ pub use options::{Durability, FeedOptions, Options};
 pub use record::{
     Action, Actions, Applied, Outcome, OwnedRecord, ParseActionsError, Record, Timestamp, Totals,
 };
+pub use repair::report::{Lost, Repaired};
 pub use replace::{Replaced, Replacement};
 pub use retention::maintain::{Maintained, Retention};
 pub use retention::{Oldest, Removed};

@@ -6,6 +6,7 @@
 //! every row carries a checksum, and the root row a sum over all rows, to notice what is wrong.
 
 mod backend;
+mod copy;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -232,6 +233,14 @@ impl Catalog {
         }
     }
 
+    /// The database, opened again if it was given up after a failure.
+    fn connected(&mut self) -> Result<&Database> {
+        if self.database.is_none() {
+            self.connect(OpenMode::Existing)?;
+        }
+        self.database()
+    }
+
     fn database(&self) -> Result<&Database> {
         let database = self
             .database
@@ -302,9 +311,7 @@ impl Catalog {
     /// # Errors
     /// [`Error::Corrupt`] when they are not what the feed's row says; a rebuild derives them again.
     pub(crate) fn frames(&mut self, row: &FeedRow) -> Result<(Vec<FrameRef>, Marks)> {
-        if self.database.is_none() {
-            self.connect(OpenMode::Existing)?;
-        }
+        self.connected()?;
         let database = self.database()?;
         let frames = self.guard(|| {
             let transaction = database.begin_read()?;
@@ -349,9 +356,7 @@ impl Catalog {
     /// Saves changes in one transaction. Returns the feeds' rows as they are stored now.
     pub(crate) fn save(&mut self, save: Save<'_>) -> Result<Vec<FeedRow>> {
         self.stale = true;
-        if self.database.is_none() {
-            self.connect(OpenMode::Existing)?;
-        }
+        self.connected()?;
         let before = self.root;
         let saved = self
             .database()

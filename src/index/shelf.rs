@@ -65,6 +65,11 @@ impl Shelf {
         all.any(|run| run.id == id)
     }
 
+    /// All runs.
+    pub(crate) fn ids(&self) -> Vec<u64> {
+        self.streams.values().flatten().map(|run| run.id).collect()
+    }
+
     /// Adds a run that is newer than the others of the feed.
     pub(crate) fn add(&mut self, stream: StreamId, run: RunInfo) {
         self.streams.entry(stream).or_default().push(run);

@@ -34,6 +34,16 @@ pub(crate) struct Identity {
     pub(crate) secret: [u8; 32],
 }
 
+impl Identity {
+    /// The identity of the store with this secret.
+    pub(crate) fn of(secret: [u8; 32]) -> Self {
+        let digest = blake3::keyed_hash(&secret, b"highwater store");
+        let mut store = [0; 16];
+        store.copy_from_slice(&digest.as_bytes()[..16]);
+        Self { store, secret }
+    }
+}
+
 /// The first bytes of a segment file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SegmentHeader {

@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use crate::checksum::checksum;
+use crate::cursor::StreamId;
 use crate::error::{Error, Result};
 use crate::log::format::{
     Entry, FRAME_ALIGN, FRAME_HEADER_LEN, FRAME_MAGIC, FrameHeader, FrameKind, SEGMENT_HEADER_LEN,
@@ -113,6 +114,14 @@ pub(crate) fn scan(
 }
 
 impl Scanned {
+    /// The stream that the frame belongs to.
+    pub(crate) fn stream(&self) -> StreamId {
+        StreamId {
+            feed: self.header.feed,
+            epoch: self.header.epoch,
+        }
+    }
+
     pub(crate) fn end(&self) -> LogPosition {
         LogPosition {
             segment: self.segment.id(),

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::log::SegmentId;
 use crate::log::format::{HeaderError, SEGMENT_HEADER_LEN, SegmentHeader};
 use crate::log::spares::Spare;
-use crate::storage::{OpenMode, Storage, StorageFile};
+use crate::storage::{OpenMode, Storage, StorageFile, copy};
 
 /// Space is reserved in steps of this size, so that most appends change no file metadata.
 const ALLOCATION_STEP: u64 = 4 << 20;
@@ -140,6 +140,28 @@ impl Segment {
             ));
         }
         Ok(Self { header, path, file })
+    }
+
+    /// The segment cut to `len` bytes, for good. A file that a backup has too is left to it, and a
+    /// copy takes its place.
+    pub(crate) fn cut(
+        self: Arc<Self>,
+        storage: &dyn Storage,
+        dir: &Path,
+        len: u64,
+    ) -> Result<Arc<Self>> {
+        let failed = |error| Error::io("cut", &self.path, error);
+        if !self.file.is_linked().map_err(failed)? {
+            self.file.set_len(len).map_err(failed)?;
+            self.sync()?;
+            return Ok(self);
+        }
+        let temporary = self.id().temporary_path(dir);
+        copy(storage, self.file.as_ref(), len, &temporary).map_err(failed)?;
+        let file = storage
+            .open(&temporary, OpenMode::Existing)
+            .map_err(failed)?;
+        Self::name(storage, dir, self.header, file).map(Arc::new)
     }
 
     /// Makes sure that bytes up to `end` have space on the disk.

@@ -10,6 +10,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::backup::marker::Marker;
+use crate::branch::{BRANCH_GENERATIONS, Branch};
 use crate::catalog::{Catalog, Contents, RootRow};
 use crate::cursor::{FeedId, StreamId};
 use crate::engine::{Engine, INDEX_DIR, Parts};
@@ -33,11 +35,21 @@ use crate::recovery::packs::Packed;
 use crate::state::{Registration, State, StateKey, StateOp};
 use crate::storage::{OpenMode, Storage, StorageLock};
 
-const LOCK_NAME: &str = "LOCK";
-const LOG_DIR: &str = "log";
+pub(crate) const LOCK_NAME: &str = "LOCK";
+pub(crate) const LOG_DIR: &str = "log";
 
-/// Opens or creates the store in `path`. With `rebuild`, the catalog is derived anew.
-pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<Engine>> {
+/// How a store is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Opening {
+    /// Whether the catalog is derived anew.
+    pub(crate) rebuild: bool,
+    /// Whether the directory was just filled from a backup or by a repair. Its marker stays until
+    /// whoever did that is content with it.
+    pub(crate) filled: bool,
+}
+
+/// Opens or creates the store in `path`.
+pub(crate) fn open(path: &Path, options: Options, opening: Opening) -> Result<Arc<Engine>> {
     let storage = options.storage.clone();
     let storage = storage.as_ref();
     let dir = path.join(LOG_DIR);
@@ -59,13 +71,22 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
             .map_err(|error| Error::io("open", path, error))?;
     }
     let lock = lock(storage, path)?;
+    let is_backup = match Marker::read(storage, path)? {
+        Some(marker) if !marker.whole && !opening.filled => {
+            return Err(Error::Unfinished {
+                path: path.to_owned(),
+            });
+        }
+        Some(marker) => marker.check_files(storage, path).map(|()| true)?,
+        None => false,
+    };
     let (mut segments, mut packs) = open_segments(storage, &dir)?;
     let fresh = segments.is_empty() && packs.is_empty();
     if fresh {
         create_first_segment(storage, path, &dir, &options, &mut segments)?;
     }
     let identity = identity(segments.iter().chain(&packs))?;
-    let catalog = match rebuild {
+    let catalog = match opening.rebuild {
         true => None,
         false => Catalog::open(&options.storage, path, identity.store)?,
     };
@@ -101,8 +122,8 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
         .max()
         .unwrap_or_default();
     let (mut frames, mut end) = (scan.frames.clone(), scan.end);
-    if !fresh && (scan.torn || !closed) {
-        generation += 1;
+    if !fresh && (scan.torn || !closed || is_backup) {
+        generation += if is_backup { BRANCH_GENERATIONS } else { 1 };
         (frames, end) = relocate(storage, &dir, &mut segments, &scan, generation)?;
     }
     let by_id: BTreeMap<SegmentId, Arc<Segment>> = segments
@@ -140,13 +161,21 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
     }));
     replay(&engine, &frames, packed)?;
     engine.restore_codecs();
+    engine.set_branch(match is_backup {
+        true => Branch::begin(&engine)?,
+        false => Branch::of(&engine),
+    });
     if derived && !fresh {
         engine.save_catalog(false)?;
+    }
+    if is_backup && !opening.filled {
+        // From here on it is a store like any other.
+        Marker::remove(engine.options.storage.as_ref(), path)?;
     }
     Ok(engine)
 }
 
-fn lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn StorageLock>> {
+pub(crate) fn lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn StorageLock>> {
     let file = path.join(LOCK_NAME);
     storage.lock(&file).map_err(|error| {
         if error.kind() != io::ErrorKind::WouldBlock {
@@ -271,10 +300,7 @@ fn create_first_segment(
             secret
         }
     };
-    let digest = blake3::keyed_hash(&secret, b"highwater store");
-    let mut store = [0; 16];
-    store.copy_from_slice(&digest.as_bytes()[..16]);
-    let identity = Identity { store, secret };
+    let identity = Identity::of(secret);
     let id = SegmentId(1);
     let header = SegmentHeader {
         identity,
@@ -449,13 +475,11 @@ fn put_away(
         .sync_dir(dir)
         .map_err(|error| Error::io("sync directory", dir, error))?;
     segments.retain(keep);
-    if let Some(segment) = segments.last()
+    if let Some(segment) = segments.last_mut()
         && segment.id() == cut.segment
         && segment.len()? > cut.offset
     {
-        let cut_off = segment.file.set_len(cut.offset);
-        cut_off.map_err(|error| Error::io("cut", &segment.path, error))?;
-        segment.sync()?;
+        *segment = segment.clone().cut(storage, dir, cut.offset)?;
     }
     Ok(())
 }

@@ -1,0 +1,7 @@
+//! Operations on whole stores: backing up, restoring, verifying, repairing, and reading what older
+//! versions wrote.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod backup;
+mod backup_crashes;
+mod world;
