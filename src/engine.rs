@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Deref;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -12,6 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::background::Background;
 use crate::branch::Branch;
 use crate::budget::Budget;
+use crate::closing::Closing;
 use crate::catalog::{Catalog, FeedChanges, FeedRow, Save};
 use crate::compaction::Compactor;
 use crate::cursor::{FIRST_EPOCH, FeedId, StreamId};
@@ -67,7 +68,7 @@ pub(crate) struct Engine {
     pub(crate) scratch: Pool<Scratch>,
     /// Set when the log was replayed.
     branch: OnceLock<Branch>,
-    closed: AtomicBool,
+    pub(crate) closing: Closing,
     /// Bytes of log when the catalog was last saved.
     saved_bytes: AtomicU64,
 }
@@ -125,13 +126,13 @@ impl Engine {
             pages: Pool::default(),
             scratch: Pool::default(),
             branch: OnceLock::new(),
-            closed: AtomicBool::new(false),
+            closing: Closing::default(),
             saved_bytes: AtomicU64::new(0),
         }
     }
 
     pub(crate) fn check_not_closed(&self) -> Result<()> {
-        if self.closed.load(Ordering::Acquire) {
+        if self.closing.is_closed() {
             Err(Error::Closed)
         } else {
             Ok(())
@@ -151,7 +152,7 @@ impl Engine {
 
     /// Closes the log and saves the catalog as of a clean end.
     pub(crate) fn close(&self) -> Result<()> {
-        if self.closed.swap(true, Ordering::AcqRel) {
+        if !self.closing.close() {
             return Ok(());
         }
         drop(self.background.lock().take());

@@ -41,6 +41,7 @@ mod branch;
 mod budget;
 mod catalog;
 mod checksum;
+mod closing;
 mod codec;
 mod compaction;
 mod compression;
@@ -102,7 +103,7 @@ pub use retention::{Oldest, Removed};
 pub use runs::{Run, RunOptions, RunReport, RunStatus, SyncKey};
 pub use stats::{FeedInfo, FeedStats, StoreStats};
 pub use store::Store;
-pub use verify::VerifyReport;
+pub use verify::{Affected, VerifyOptions, VerifyReport};
 pub use windows::{Sweep, Swept};
 pub use write::batch::WriteBatch;
 

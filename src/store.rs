@@ -21,7 +21,7 @@ use crate::retention::maintain::{Maintained, Retention, maintain};
 use crate::runs::ledger;
 use crate::runs::{Run, RunOptions, RunReport, SyncKey};
 use crate::stats::{FeedInfo, StoreStats};
-use crate::verify::{self, VerifyReport};
+use crate::verify::{self, VerifyOptions, VerifyReport};
 use crate::write::batch::WriteBatch;
 use crate::write::{StateWrite, execute};
 
@@ -352,15 +352,42 @@ impl Store {
         compact(&self.engine)
     }
 
-    /// Reads every byte of the log's frames and checks every checksum, and the feeds against the
-    /// frames. `progress` is told the bytes walked so far and the bytes there are. Writers and
-    /// readers go on meanwhile.
+    /// Reads every byte of the store and checks every checksum, and every reference between its
+    /// parts: files and manifest, the log and its chain, feeds and their frames, indexes and the
+    /// newest versions, counts, state, catalog. `progress` is told the bytes walked so far and the
+    /// bytes there are. Writers and readers go on meanwhile, compaction waits.
     ///
     /// # Errors
     /// An I/O error. Damage is not an error but part of the report.
     pub fn verify(&self, progress: impl FnMut(u64, u64)) -> Result<VerifyReport> {
+        self.verify_with(VerifyOptions::new(), progress)
+    }
+
+    /// The same, as the options say.
+    ///
+    /// ```
+    /// use highwater::VerifyOptions;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = highwater::Store::open(dir.path())?;
+    /// # let _ = store.feed("conn-42", "Contact")?.batch_save_raw(&[("ada", "1")])?;
+    /// let gently = VerifyOptions::new().bytes_per_second(20 << 20);
+    /// let report = store.verify_with(gently, |_, _| {})?;
+    /// for damage in &report.damage {
+    ///     eprintln!("{damage}");
+    /// }
+    /// assert!(report.is_clean());
+    /// # Ok::<(), highwater::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`Store::verify`].
+    pub fn verify_with(
+        &self,
+        options: VerifyOptions,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<VerifyReport> {
         self.engine.check_not_closed()?;
-        verify::verify(&self.engine, progress)
+        verify::verify(&self.engine, options, progress)
     }
 
     /// Backs the store up into a directory, which is created if needed: everything acknowledged

@@ -6,6 +6,7 @@
 //! every row carries a checksum, and the root row a sum over all rows, to notice what is wrong.
 
 mod backend;
+mod check;
 mod copy;
 mod rows;
 

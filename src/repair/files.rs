@@ -211,7 +211,7 @@ fn first_frame(segment: &Segment) -> Option<FrameHeader> {
 }
 
 /// The first frame header at or after `from`: where it is, what it says, and its checksum.
-fn next_frame(segment: &Segment, from: u64) -> Option<(u64, FrameHeader, u32)> {
+pub(crate) fn next_frame(segment: &Segment, from: u64) -> Option<(u64, FrameHeader, u32)> {
     let len = segment.len().unwrap_or(0);
     let mut at = from.next_multiple_of(FRAME_ALIGN as u64);
     let mut window = Vec::new();
