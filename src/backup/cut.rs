@@ -36,9 +36,9 @@ impl Cut {
     /// Looks which files are the store now, and copies the catalog into `to`.
     ///
     /// Order: the catalog first, then the end of the log, which is past everything that the catalog
-    /// knows of. No file is replaced in between.
+    /// knows of. No file is replaced in between; compaction goes on after that.
     pub(crate) fn take(engine: &Engine, to: &Path) -> Result<Self> {
-        let _compactor = engine.compactor.lock();
+        let _packing = engine.packing.lock();
         engine.save_catalog(false)?;
         let storage = &engine.options.storage;
         let mut parts = Vec::new();

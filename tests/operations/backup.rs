@@ -559,7 +559,7 @@ fn writers_and_compaction_go_on_during_a_backup() {
                 std::thread::sleep(Duration::from_millis(5));
             }
         });
-        for round in 0..6 {
+        for round in 0..3 {
             let acknowledged = acknowledged.iter();
             let before: Vec<u64> = acknowledged.map(|it| it.load(Ordering::SeqCst)).collect();
             let (backup, to) = (path(format!("b{}", round % 2)), path(format!("r{round}")));
