@@ -36,6 +36,10 @@ const STATE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("state");
 const ROOT_KEY: &[u8] = b"root";
 const MANIFEST_KEY: &[u8] = b"manifest";
 const SHELF_KEY: &[u8] = b"index runs";
+const VERSION_KEY: &[u8] = b"version";
+/// The version this build writes, and the newest one it reads. A catalog that says nothing is of
+/// the first one.
+const VERSION: u32 = 1;
 
 const FILE_NAME: &str = "catalog.redb";
 /// The catalog is read once and written now and then: it needs no large cache.
@@ -162,6 +166,7 @@ impl Catalog {
             .connect(OpenMode::Existing)
             .and_then(|()| catalog.read_all());
         match read {
+            Err(error @ Error::UnknownFormat { .. }) => Err(error),
             Ok(Some(contents)) if catalog.root.store == store => Ok(Some((catalog, contents))),
             Ok(_) => Ok(None),
             Err(error) if is_damage(&error) => Ok(None),
@@ -250,8 +255,31 @@ impl Catalog {
         database.ok_or_else(|| Error::corrupt(&self.path, 0, "the catalog's tree"))
     }
 
+    /// Refuses a catalog that a newer build wrote.
+    fn check_version(&self) -> Result<()> {
+        let database = self.database()?;
+        let found = self.guard(|| {
+            let transaction = database.begin_read()?;
+            let value = transaction.open_table(ROOT)?.get(VERSION_KEY)?;
+            Ok(value.and_then(|value| {
+                let body = rows::open(VERSION_KEY, value.value())?;
+                body.first_chunk::<4>()
+                    .map(|version| u32::from_le_bytes(*version))
+            }))
+        })?;
+        match found.filter(|found| *found > VERSION) {
+            Some(found) => Err(Error::UnknownFormat {
+                path: self.path.clone(),
+                found,
+                supported: VERSION,
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// Reads and checks the root, the feeds and the state; `None` when something is wrong.
     fn read_all(&mut self) -> Result<Option<Contents>> {
+        self.check_version()?;
         let database = self.database()?;
         let read = self.guard(|| {
             let transaction = database.begin_read()?;
@@ -457,6 +485,8 @@ fn write_all(
         let shelf = rows::seal(SHELF_KEY, save.shelf);
         root.shelf_sum = rows::weight(&shelf);
         root_table.insert(SHELF_KEY, shelf.as_slice())?;
+        let version = rows::seal(VERSION_KEY, VERSION.to_le_bytes().to_vec());
+        root_table.insert(VERSION_KEY, version.as_slice())?;
         root_table.insert(ROOT_KEY, rows::encode(ROOT_KEY, &root).as_slice())?;
     }
     transaction.commit()?;

@@ -129,6 +129,13 @@ impl Run {
             .map_err(failed("open"))?;
         let mut header = [0; HEADER];
         file.read_exact_at(&mut header, 0).map_err(failed("read"))?;
+        if let Some(found) = newer_version(&header) {
+            return Err(Error::UnknownFormat {
+                path,
+                found,
+                supported: VERSION,
+            });
+        }
         let damaged = || Error::corrupt(&path, 0, "index run");
         let (shape, filter_blocks, filter_sum) =
             decode_header(&header, name).ok_or_else(damaged)?;
@@ -292,6 +299,14 @@ impl RunScan<'_> {
         self.at = 0;
         Ok(blocks > 0)
     }
+}
+
+/// The version in a header, if a newer build wrote it.
+fn newer_version(bytes: &[u8; HEADER]) -> Option<u32> {
+    let mut fields = Decoder::new(bytes);
+    let ours = fields.array::<8>()? == MAGIC;
+    let version = fields.u32()?;
+    (ours && version > VERSION).then_some(version)
 }
 
 /// Count, homes and blocks; then the blocks of the filter and their checksum.

@@ -10,6 +10,8 @@ use crate::record::Action;
 
 /// The format version this build writes, and the newest one it reads.
 pub(crate) const FORMAT_VERSION: u32 = 2;
+/// The oldest one it reads. The one before was never released.
+pub(crate) const FORMAT_OLDEST: u32 = 2;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"HWSEGMNT";
 pub(crate) const FRAME_MAGIC: [u8; 4] = *b"HWFR";
@@ -60,6 +62,10 @@ pub(crate) struct SegmentHeader {
     pub(crate) chain: u32,
 }
 
+fn is_readable(version: u32) -> bool {
+    (FORMAT_OLDEST..=FORMAT_VERSION).contains(&version)
+}
+
 /// Why a segment header was not accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum HeaderError {
@@ -92,7 +98,7 @@ impl SegmentHeader {
             .ok_or(HeaderError::Damaged)?;
         let mut version = Decoder::new(fields.get(8..12).unwrap_or_default());
         let version = version.u32().unwrap_or_default();
-        if fields.starts_with(&SEGMENT_MAGIC) && version != FORMAT_VERSION {
+        if fields.starts_with(&SEGMENT_MAGIC) && !is_readable(version) {
             return Err(HeaderError::UnknownVersion(version));
         }
         Self::decode_fields(fields).ok_or(HeaderError::Damaged)
@@ -113,7 +119,7 @@ impl SegmentHeader {
             secret: fields.array()?,
         };
         let intact = magic == SEGMENT_MAGIC
-            && version == FORMAT_VERSION
+            && is_readable(version)
             && u32::from_le_bytes(*sum) == checksum(0, &[body]);
         intact.then_some(Self {
             identity,

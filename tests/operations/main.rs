@@ -4,4 +4,7 @@
 
 mod backup;
 mod backup_crashes;
+mod command;
+mod formats;
+mod repair;
 mod world;
