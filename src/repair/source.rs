@@ -185,9 +185,8 @@ impl Source {
         if durable > end {
             self.gaps.push((end, durable.next()));
         }
-        for (after, before) in &self.gaps {
-            self.lost_state |= *before > state_through.next() || *after > state_through;
-        }
+        let mut gaps = self.gaps.iter();
+        self.lost_state |= gaps.any(|(_, before)| *before > state_through.next());
         self.newest = durable.max(lsn);
         for frame in frames {
             self.generation = self.generation.max(frame.header.generation.into());

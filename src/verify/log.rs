@@ -21,8 +21,10 @@ pub(crate) struct Walked {
     /// Place and count of every frame of records by stream, first position and file: compaction may
     /// have copied a first record.
     pub(crate) places: BTreeMap<(StreamId, u64, SegmentId), (u64, u32)>,
-    /// The newest value of every state key that the log tells of, and in which frame.
-    pub(crate) state: BTreeMap<StateKey, (Lsn, Option<Vec<u8>>)>,
+    /// The newest value of every state key that the log tells of.
+    pub(crate) state: BTreeMap<StateKey, Option<Vec<u8>>>,
+    /// Up to where a pack has the state as a whole.
+    whole: Lsn,
     pub(crate) end: LogPosition,
     manifest: Manifest,
 }
@@ -46,6 +48,7 @@ impl Walked {
         let mut walked = Self {
             places: BTreeMap::new(),
             state: BTreeMap::new(),
+            whole: Lsn(0),
             end,
             manifest,
         };
@@ -154,7 +157,8 @@ impl Walked {
         report.frames += 1;
         report.bytes += header.frame_len();
         match header.kind {
-            FrameKind::State | FrameKind::Whole => self.note_state(frame, report)?,
+            FrameKind::Whole => self.note_state(frame, report)?,
+            FrameKind::State if header.lsn > self.whole => self.note_state(frame, report)?,
             kind if kind.has_records() => {
                 report.versions += u64::from(header.count);
                 let key = (frame.stream(), header.first, frame.segment.id());
@@ -199,12 +203,14 @@ impl Walked {
                 .push(Error::corrupt(path, frame.offset, "state operations"));
             return Ok(());
         };
-        for StateOp { key, value } in operations {
-            let known = self.state.get(&key).map_or(Lsn(0), |(lsn, _)| *lsn);
-            if header.lsn >= known {
-                self.state.insert(key, (header.lsn, value));
-            }
+        if header.kind == FrameKind::Whole {
+            // Also what was removed before counts no more, whichever frame said so.
+            self.whole = header.lsn;
+            self.state.clear();
         }
+        let values = operations.into_iter();
+        self.state
+            .extend(values.map(|operation| (operation.key, operation.value)));
         Ok(())
     }
 }

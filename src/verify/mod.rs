@@ -10,6 +10,8 @@ mod feeds;
 mod log;
 mod pace;
 mod parts;
+#[cfg(all(test, feature = "simulate"))]
+mod tests;
 
 use crate::cursor::Cursor;
 use crate::engine::Engine;

@@ -75,7 +75,7 @@ impl StateBefore {
             .into_iter()
             .filter_map(|operation| Some((operation.key, operation.value?)))
             .collect();
-        for (key, (_, value)) in &walked.state {
+        for (key, value) in &walked.state {
             let now = engine.state.get(key);
             if now.as_ref() == before.get(key) && now != *value {
                 return Err(damaged("a value of the state is not what the log says"));

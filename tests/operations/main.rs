@@ -7,4 +7,5 @@ mod backup_crashes;
 mod command;
 mod formats;
 mod repair;
+mod verify;
 mod world;
