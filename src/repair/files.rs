@@ -214,6 +214,12 @@ fn first_frame(segment: &Segment) -> Option<FrameHeader> {
 pub(crate) fn next_frame(segment: &Segment, from: u64) -> Option<(u64, FrameHeader, u32)> {
     let len = segment.len().unwrap_or(0);
     let mut at = from.next_multiple_of(FRAME_ALIGN as u64);
+    // Mostly it is right there.
+    let mut head = [0; FRAME_HEADER_LEN];
+    read_what_is_there(segment.file.as_ref(), &mut head, at);
+    if let Some((header, sum)) = FrameHeader::decode(&head, at, segment.header.nonce) {
+        return Some((at, header, sum));
+    }
     let mut window = Vec::new();
     while at + FRAME_HEADER_LEN as u64 <= len {
         // Windows overlap, so that no header is cut in two.

@@ -36,6 +36,8 @@ pub(crate) struct History {
     /// Records that are left.
     pub(crate) records: u64,
     has_dictionary: bool,
+    /// Whether some entries that say what they supersede are damaged.
+    is_doubtful: bool,
 }
 
 impl History {
@@ -52,6 +54,7 @@ impl History {
             lost_payloads: Vec::new(),
             records: 0,
             has_dictionary: source.state.contains_key(&StateKey::dictionary(stream)),
+            is_doubtful: false,
         };
         let mut through = described.through;
         for frame in source.frames.remove(&stream).unwrap_or_default() {
@@ -79,6 +82,7 @@ impl History {
         if content.is_err() {
             let path = &frame.segment.path;
             damage.push(Error::corrupt(path, frame.offset, "frame content"));
+            self.is_doubtful = true;
         }
         if header.kind == FrameKind::Marks {
             let marks = content.ok();
@@ -119,45 +123,60 @@ impl History {
         published.generation = header.generation;
     }
 
-    /// Finds out which of the records that are shown are damaged, and takes them out. Of records
-    /// whose successor is missing, it may be that an older version shows beside a newer one: that
-    /// is taken out too.
+    /// Takes out what is shown and should not be: records that are damaged, and where it is not
+    /// known what a missing version superseded, older versions beside newer ones.
     pub(crate) fn examine(&mut self, source: &Source, damage: &mut Vec<Error>) {
-        let mut newest: HashMap<Fingerprint, u64> = HashMap::new();
-        let mut gone: BTreeSet<u64> = BTreeSet::new();
-        for frame in self.published.directory.frames() {
-            if frame.live_count == 0 {
-                continue;
-            }
+        self.take_out_damaged(source, damage);
+        if self.is_holed() || self.is_doubtful {
+            self.take_out_older(source);
+        }
+    }
+
+    fn take_out_damaged(&mut self, source: &Source, damage: &mut Vec<Error>) {
+        let pruned_through = self.published.marks.prunes.through();
+        for frame in shown(&self.published) {
             let segment = source.file(frame.segment);
             let bytes = segment.as_ref().map(|file| FrameBytes::read(frame, file));
-            let mut reported = false;
+            let before = self.lost.len();
             for bit in frame.live_from(0) {
                 let position = frame.first + u64::from(bit);
                 let found = bytes.as_ref().and_then(|bytes| bytes.record(bit));
-                let pruned = position <= self.published.marks.prunes.through();
                 let whole = found.as_ref().is_some_and(|found| {
                     let readable = found.entry.plain_len == 0 || self.has_dictionary;
-                    pruned || (found.body.is_some() && readable)
+                    position <= pruned_through || (found.body.is_some() && readable)
                 });
-                if let Some(found) = &found
-                    && whole
-                {
-                    // Frames and their records come in the order of their positions.
-                    gone.extend(newest.insert(found.entry.key, position));
-                    continue;
+                if !whole {
+                    self.lost.insert(position, found.map(|found| found.id()));
                 }
-                self.lost.insert(position, found.map(|found| found.id()));
-                if !std::mem::replace(&mut reported, true) {
-                    let path = segment.as_ref().map(|file| file.path.clone());
-                    let path = path.unwrap_or_default();
-                    damage.push(Error::corrupt(&path, frame.offset, "records of a frame"));
+            }
+            if self.lost.len() > before {
+                let path = segment.as_ref().map(|file| file.path.clone());
+                let path = path.unwrap_or_default();
+                damage.push(Error::corrupt(&path, frame.offset, "records of a frame"));
+            }
+        }
+        let lost: Vec<u64> = self.lost.keys().copied().collect();
+        self.published.retire(&lost);
+    }
+
+    fn take_out_older(&mut self, source: &Source) {
+        let mut newest: HashMap<Fingerprint, u64> = HashMap::new();
+        let mut older = BTreeSet::new();
+        for frame in shown(&self.published) {
+            let Some(segment) = source.file(frame.segment) else {
+                continue;
+            };
+            let bytes = FrameBytes::read(frame, &segment);
+            // Frames and their records come in the order of their positions.
+            for bit in frame.live_from(0) {
+                if let Some(found) = bytes.record(bit) {
+                    let position = frame.first + u64::from(bit);
+                    older.extend(newest.insert(found.entry.key, position));
                 }
             }
         }
-        gone.extend(self.lost.keys());
-        let gone: Vec<u64> = gone.into_iter().collect();
-        self.published.retire(&gone);
+        let older: Vec<u64> = older.into_iter().collect();
+        self.published.retire(&older);
     }
 
     /// Whether something is missing between changes that are left, or was shown, so that no reader
@@ -177,8 +196,8 @@ impl History {
         let mut open: Option<PackedFrame> = None;
         let (mut live, mut live_bytes) = (0, 0);
         let pruned_through = self.published.marks.prunes.through();
-        for frame in self.published.directory.frames() {
-            let Some(segment) = source.file(frame.segment).filter(|_| frame.live_count > 0) else {
+        for frame in shown(&self.published) {
+            let Some(segment) = source.file(frame.segment) else {
                 continue;
             };
             let bytes = FrameBytes::read(frame, &segment);
@@ -268,6 +287,12 @@ impl History {
         let frame = Frame::feed(&row, frames, &published.marks.encode());
         packs.append(&frame).map(drop)
     }
+}
+
+/// The frames with records that are shown.
+fn shown(published: &Published) -> impl Iterator<Item = &FrameRef> {
+    let frames = published.directory.frames().iter();
+    frames.filter(|frame| frame.live_count > 0)
 }
 
 fn previous(entries: impl Iterator<Item = Entry>) -> Vec<u64> {
