@@ -12,6 +12,7 @@ use super::{CACHE_BYTES, Catalog, FEEDS, FRAMES, MARKS_CHUNK, ROOT, ROOT_KEY, ST
 use super::{chunk_key, guarded, rows};
 use crate::catalog::rows::{FeedRow, RootRow};
 use crate::error::{Error, Result};
+use crate::log::SegmentId;
 use crate::storage::{OpenMode, StorageFile};
 
 /// What is written to the view is kept in pieces of this size.
@@ -109,6 +110,10 @@ impl Catalog {
     /// # Errors
     /// [`Error::Corrupt`] or [`Error::Catalog`] for what is wrong; an I/O error.
     pub(crate) fn check(&self) -> Result<()> {
+        if self.root.position().segment == SegmentId(0) {
+            // Nothing was ever saved.
+            return Ok(());
+        }
         let failed = |error| Error::io("read", &self.path, error);
         let file = self.storage.open(&self.path, OpenMode::Existing);
         let view = file.and_then(View::of).map_err(failed)?;

@@ -344,9 +344,10 @@ fn packs_are_saved_too() {
         let report = options(&copy).repair(STORE, "/t").unwrap();
         assert!(!report.is_complete());
         let store = options(&copy).open("/t").unwrap();
+        let left = records(&feed(&store, "contact"));
+        assert!(left.len() < 6 && left.iter().all(|it| expected["contact"].0.contains(it)));
         // Without both, not even the name of the feed is left.
-        let left = records(&feed(&store, "contact")).len();
-        assert_eq!(left, usize::from(keep_catalog), "{:?}", report.lost);
+        assert!(keep_catalog || left.is_empty());
     }
 }
 
@@ -510,7 +511,7 @@ proptest! {
         let eager = || options(&disk).eager_compaction(true);
         let mut store = eager().open(STORE).unwrap();
         // Every version that there ever was, by its cursor.
-        let mut versions: BTreeMap<(String, String), OwnedRecord> = BTreeMap::new();
+        let mut versions: BTreeMap<Cursor, OwnedRecord> = BTreeMap::new();
         for (at, step) in steps.iter().enumerate() {
             let of = |store: &Store, model: u8| feed(store, ["a", "b"][usize::from(model)]);
             match *step {
@@ -530,9 +531,9 @@ proptest! {
                     store = eager().open(STORE).unwrap();
                 }
             }
-            for (model, (records, _)) in view(&store) {
+            for (records, _) in view(&store).into_values() {
                 for record in records {
-                    versions.insert((model.clone(), record.cursor.to_string()), record);
+                    versions.insert(record.cursor, record);
                 }
             }
         }
@@ -553,9 +554,9 @@ proptest! {
         verify(&store);
         let shown = view(&store);
         // Nothing is invented.
-        for (model, (records, _)) in &shown {
+        for (records, _) in shown.values() {
             for record in records {
-                let known = versions.get(&(model.clone(), record.cursor.to_string()));
+                let known = versions.get(&record.cursor);
                 let known = known.expect("a version that there was");
                 let mut without_payload = known.clone();
                 without_payload.payload = None;
