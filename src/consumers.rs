@@ -123,7 +123,7 @@ impl Consumer {
         let engine: &Engine = &self.feed.engine;
         let state = self.feed.slot.current();
         check_cursor(&state, cursor)?;
-        check_not_expired(&state.published.read(), cursor)?;
+        check_not_expired(engine, &state.published.read(), cursor)?;
         let row = Row::now(engine, cursor);
         transact(engine, &[], Author::default(), |transaction| {
             let known = transaction.state(&self.key());

@@ -4,17 +4,19 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Deref;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::background::Background;
+use crate::branch::Branch;
 use crate::budget::Budget;
 use crate::catalog::{Catalog, FeedChanges, FeedRow, Save};
+use crate::closing::Closing;
 use crate::compaction::Compactor;
 use crate::cursor::{FIRST_EPOCH, FeedId, StreamId};
 use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::feed::FeedKey;
-use crate::feed::directory::{Directory, FrameRef};
+use crate::feed::directory::FrameRef;
 use crate::feed::load::{PayloadHolder, Scratch};
 use crate::feed::page::PageContent;
 use crate::feed::read::Span;
@@ -24,12 +26,11 @@ use crate::hash::{Fingerprint, Hasher};
 use crate::index::IndexEntry;
 use crate::index::run;
 use crate::index::shelf::Shelf;
-use crate::log::Lsn;
 use crate::log::commit::{Log, Stage};
 use crate::log::manifest::Manifest;
 use crate::options::{FeedOptions, Options};
 use crate::pool::Pool;
-use crate::primitives::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::primitives::atomic::{AtomicU64, Ordering};
 use crate::primitives::{Mutex, MutexGuard};
 use crate::state::{Registration, State, StateKey};
 use crate::stats::FeedInfo;
@@ -64,7 +65,9 @@ pub(crate) struct Engine {
     /// Memory of pages that were read.
     pub(crate) pages: Pool<PageContent>,
     pub(crate) scratch: Pool<Scratch>,
-    closed: AtomicBool,
+    /// Set when the log was replayed.
+    branch: OnceLock<Branch>,
+    pub(crate) closing: Closing,
     /// Bytes of log when the catalog was last saved.
     saved_bytes: AtomicU64,
 }
@@ -121,22 +124,34 @@ impl Engine {
             packing: Mutex::default(),
             pages: Pool::default(),
             scratch: Pool::default(),
-            closed: AtomicBool::new(false),
+            branch: OnceLock::new(),
+            closing: Closing::default(),
             saved_bytes: AtomicU64::new(0),
         }
     }
 
     pub(crate) fn check_not_closed(&self) -> Result<()> {
-        if self.closed.load(Ordering::Acquire) {
+        if self.closing.is_closed() {
             Err(Error::Closed)
         } else {
             Ok(())
         }
     }
 
+    /// Which branch of the store's history this is.
+    pub(crate) fn branch(&self) -> Branch {
+        self.branch.get().copied().unwrap_or_default()
+    }
+
+    /// Takes note of the branch once the log was replayed.
+    pub(crate) fn set_branch(&self, branch: Branch) {
+        // It is set once, before there are readers.
+        let _ = self.branch.set(branch);
+    }
+
     /// Closes the log and saves the catalog as of a clean end.
     pub(crate) fn close(&self) -> Result<()> {
-        if self.closed.swap(true, Ordering::AcqRel) {
+        if !self.closing.close() {
             return Ok(());
         }
         drop(self.background.lock().take());
@@ -401,17 +416,7 @@ impl Engine {
 
     fn restore(&self, row: &FeedRow) -> Result<Published> {
         let (frames, marks) = self.catalog.lock().frames(row)?;
-        Ok(Published {
-            directory: Directory::restore(frames),
-            tail: row.tail,
-            time: row.time,
-            lsn: Lsn(row.lsn),
-            generation: row.generation,
-            live: row.live,
-            live_bytes: row.live_bytes,
-            marks,
-            marks_dirty: false,
-        })
+        Ok(Published::of_row(row, frames, marks))
     }
 
     /// Before a read in relaxed durability: what was acknowledged is synced and published, so that

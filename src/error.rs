@@ -152,6 +152,22 @@ pub enum Error {
         /// The newest version this build reads.
         supported: u32,
     },
+    /// The directory holds a backup, a restored or a repaired store that was not finished. Do it
+    /// again.
+    Unfinished {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory holds something else than what is to be written there.
+    Occupied {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// There is no backup in the directory.
+    NotABackup {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Something was stored by a build with a feature that this build is without. Everything else can
     /// be read and written.
     MissingFeature {
@@ -377,6 +393,15 @@ impl fmt::Display for Error {
                 "{} has format version {found}; this build reads up to {supported}",
                 path.display()
             ),
+            Self::Unfinished { path } => write!(
+                f,
+                "what is in {} was not finished: back up, restore or repair again",
+                path.display()
+            ),
+            Self::Occupied { path } => {
+                write!(f, "{} holds something else already", path.display())
+            }
+            Self::NotABackup { path } => write!(f, "there is no backup in {}", path.display()),
             Self::MissingFeature { feature, path } => write!(
                 f,
                 "{} holds what only a build with the feature `{feature}` reads",

@@ -36,9 +36,12 @@
 //! `recovery` opens a store after whatever happened to it.
 
 mod background;
+mod backup;
+mod branch;
 mod budget;
 mod catalog;
 mod checksum;
+mod closing;
 mod codec;
 mod compaction;
 mod compression;
@@ -64,6 +67,7 @@ mod primitives;
 mod publish;
 mod record;
 mod recovery;
+mod repair;
 mod replace;
 mod retention;
 mod runs;
@@ -77,6 +81,8 @@ mod verify;
 mod windows;
 mod write;
 
+pub use backup::BackedUp;
+pub use backup::restore::Restored;
 pub use compaction::Compacted;
 pub use compression::Compression;
 pub use consumers::{Consumer, ConsumerInfo};
@@ -98,13 +104,14 @@ pub use options::{Durability, FeedOptions, Options};
 pub use record::{
     Action, Actions, Applied, Outcome, OwnedRecord, ParseActionsError, Record, Timestamp, Totals,
 };
+pub use repair::report::{Lost, Repaired};
 pub use replace::{Replaced, Replacement};
 pub use retention::maintain::{Maintained, Retention};
 pub use retention::{Oldest, Removed};
 pub use runs::{Run, RunOptions, RunReport, RunStatus, SyncKey};
 pub use stats::{FeedInfo, FeedStats, StoreStats};
 pub use store::Store;
-pub use verify::VerifyReport;
+pub use verify::{Affected, VerifyOptions, VerifyReport};
 pub use windows::{Sweep, Swept};
 pub use write::batch::WriteBatch;
 

@@ -4,10 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::backup::restore::{Restored, restore};
 use crate::compression::Compression;
 use crate::encryption::Encryption;
 use crate::error::{Error, Result};
 use crate::index::residency::Limits;
+use crate::recovery::Opening;
+use crate::repair::repair;
+use crate::repair::report::Repaired;
 use crate::retention::maintain::Retention;
 use crate::storage::{Clock, OsStorage, Storage, SystemClock};
 use crate::store::Store;
@@ -282,7 +286,7 @@ impl Options {
     /// encrypted as the options say, [`Error::InvalidArgument`] when an option is out of range, or an I/O error.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
         self.check()?;
-        Store::open_with(path.as_ref(), self, false)
+        Store::open_with(path.as_ref(), self, Opening::default())
     }
 
     /// Like [`Options::open`], but throws the catalog away first and derives it from the log.
@@ -291,7 +295,66 @@ impl Options {
     /// As for [`Options::open`].
     pub fn rebuild(self, path: impl AsRef<Path>) -> Result<Store> {
         self.check()?;
-        Store::open_with(path.as_ref(), self, true)
+        let opening = Opening {
+            rebuild: true,
+            ..Opening::default()
+        };
+        Store::open_with(path.as_ref(), self, opening)
+    }
+
+    /// Makes a store in the directory `to`, which must be empty or not there, of the
+    /// [backup](Store::backup) in `from`, and verifies it to the last byte. The backup stays as it
+    /// is. `progress` is told the bytes that are copied and the bytes there are.
+    ///
+    /// The store has the state of the backup, and goes on as a branch of its history: cursors from
+    /// before the backup work, those of later changes are refused with [`Error::CursorExpired`], and
+    /// none of them is ever given to another change.
+    ///
+    /// # Errors
+    /// [`Error::NotABackup`], [`Error::Unfinished`] when the backup is not whole, [`Error::Occupied`],
+    /// the first damage that was found in the backup, or an I/O error; then what is in `to` is
+    /// refused when it is opened.
+    pub fn restore(
+        self,
+        from: impl AsRef<Path>,
+        to: impl AsRef<Path>,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<Restored> {
+        self.check()?;
+        restore(self, from.as_ref(), to.as_ref(), progress)
+    }
+
+    /// Makes a store in the directory `to`, which must be empty or not there, of everything that is
+    /// undamaged in the store in `from`, which stays as it is; and reports what is lost.
+    ///
+    /// Cursors stay what they are. Feeds that lost nothing go on as if nothing had happened. A feed
+    /// that was cut short refuses the cursors of what it lost; one with changes missing in the middle
+    /// refuses all cursors from before: see [`Lost`](crate::Lost). Open deletion windows are given
+    /// up.
+    ///
+    /// ```
+    /// use highwater::{Options, Store};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let (damaged, repaired) = (dir.path().join("damaged"), dir.path().join("repaired"));
+    /// # let store = Store::open(&damaged)?;
+    /// # let _ = store.feed("conn-42", "Contact")?.batch_save_raw(&[("ada", "1")])?;
+    /// # store.close()?;
+    /// let report = Options::new().repair(&damaged, &repaired)?;
+    /// for lost in &report.lost {
+    ///     eprintln!("lost: {lost}");
+    /// }
+    /// let store = Store::open(&repaired)?;
+    /// assert_eq!(store.feed("conn-42", "Contact")?.count()?, report.records);
+    /// # Ok::<(), highwater::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when the store is open, [`Error::Occupied`], [`Error::UnknownFormat`] when a
+    /// newer version wrote it, [`Error::Corrupt`] when not even one file tells which store it is of,
+    /// or an I/O error; then what is in `to` is refused when it is opened.
+    pub fn repair(self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Repaired> {
+        self.check()?;
+        repair(self, from.as_ref(), to.as_ref())
     }
 
     fn check(&self) -> Result<()> {

@@ -23,6 +23,7 @@ const TABLE_FEED_USE: u8 = 8;
 #[cfg(feature = "sync")]
 const TABLE_DOCUMENT: u8 = 9;
 const TABLE_DICTIONARY: u8 = 10;
+const TABLE_BRANCH: u8 = 11;
 
 /// The encoded key of a state value: its table, then its fields.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -99,6 +100,11 @@ impl StateKey {
         let mut key = Self::dictionaries(stream.feed);
         key.0.extend_from_slice(&stream.epoch.to_le_bytes());
         key
+    }
+
+    /// Since when history goes on from a backup or a repair; see [`crate::branch`].
+    pub(crate) fn branch() -> Self {
+        Self(vec![TABLE_BRANCH])
     }
 
     /// A document of another part of this crate, such as a schedule; `parts` are its name.

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::background::Background;
+use crate::backup::restore::Restored;
+use crate::backup::{self, BackedUp};
 use crate::compaction::{Compacted, compact};
 use crate::documents::{self, Checkpoint, Expected};
 #[cfg(feature = "encryption")]
@@ -16,12 +18,12 @@ use crate::error::{Error, Result};
 use crate::events::Subscription;
 use crate::feed::{Feed, FeedKey};
 use crate::options::Options;
-use crate::recovery;
+use crate::recovery::{self, Opening};
 use crate::retention::maintain::{Maintained, Retention, maintain};
 use crate::runs::ledger;
 use crate::runs::{Run, RunOptions, RunReport, SyncKey};
 use crate::stats::{FeedInfo, StoreStats};
-use crate::verify::{self, VerifyReport};
+use crate::verify::{self, VerifyOptions, VerifyReport};
 use crate::write::batch::WriteBatch;
 use crate::write::{StateWrite, execute};
 
@@ -57,8 +59,8 @@ impl Store {
         Options::new().open(path)
     }
 
-    pub(crate) fn open_with(path: &Path, options: Options, rebuild: bool) -> Result<Self> {
-        let engine = recovery::open(path, options, rebuild)?;
+    pub(crate) fn open_with(path: &Path, options: Options, opening: Opening) -> Result<Self> {
+        let engine = recovery::open(path, options, opening)?;
         let engine = Arc::new(Handle(engine));
         if engine.options.background {
             let background = Background::start(&engine.0).map_err(|source| Error::Io {
@@ -379,15 +381,92 @@ impl Store {
         Ok(keys.into_iter().collect())
     }
 
-    /// Reads every byte of the log's frames and checks every checksum, and the feeds against the
-    /// frames. `progress` is told the bytes walked so far and the bytes there are. Writers and
-    /// readers go on meanwhile.
+    /// Reads every byte of the store and checks every checksum, and every reference between its
+    /// parts: files and manifest, the log and its chain, feeds and their frames, indexes and the
+    /// newest versions, counts, state, catalog. `progress` is told the bytes walked so far and the
+    /// bytes there are. Writers and readers go on meanwhile, compaction waits.
     ///
     /// # Errors
     /// An I/O error. Damage is not an error but part of the report.
     pub fn verify(&self, progress: impl FnMut(u64, u64)) -> Result<VerifyReport> {
+        self.verify_with(VerifyOptions::new(), progress)
+    }
+
+    /// The same, as the options say.
+    ///
+    /// ```
+    /// use highwater::VerifyOptions;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = highwater::Store::open(dir.path())?;
+    /// # let _ = store.feed("conn-42", "Contact")?.batch_save_raw(&[("ada", "1")])?;
+    /// let gently = VerifyOptions::new().bytes_per_second(20 << 20);
+    /// let report = store.verify_with(gently, |_, _| {})?;
+    /// for damage in &report.damage {
+    ///     eprintln!("{damage}");
+    /// }
+    /// assert!(report.is_clean());
+    /// # Ok::<(), highwater::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`Store::verify`].
+    pub fn verify_with(
+        &self,
+        options: VerifyOptions,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<VerifyReport> {
         self.engine.check_not_closed()?;
-        verify::verify(&self.engine, progress)
+        verify::verify(&self.engine, options, progress)
+    }
+
+    /// Backs the store up into a directory, which is created if needed: everything acknowledged
+    /// before the call, and perhaps some of what comes meanwhile, as one consistent state. Writers
+    /// and readers go on. `progress` is told the bytes that are done and the bytes there are.
+    ///
+    /// The backup shares files that never change any more with the store, where the file system
+    /// can give a file two names; it takes little space then, and is no protection against a disk
+    /// that fails. If the directory has an earlier backup of the same store, only what is new is
+    /// added; until that is done there is no usable backup in it.
+    ///
+    /// A backup is a store itself: [`Store::restore`] makes one of it elsewhere and leaves the
+    /// backup as it is, [`Store::open`] turns the directory into one.
+    ///
+    /// ```
+    /// use highwater::{List, Store};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let (path, backup, restored) =
+    /// #     (dir.path().join("store"), dir.path().join("backup"), dir.path().join("restored"));
+    /// let store = Store::open(&path)?;
+    /// let feed = store.feed("conn-42", "Contact")?;
+    /// let cursor = feed.batch_save_raw(&[("ada", "1")])?.last_cursor;
+    /// store.backup(&backup, |_, _| {})?;
+    /// let lost = feed.batch_save_raw(&[("bob", "1")])?.last_cursor;
+    ///
+    /// Store::restore(&backup, &restored)?;
+    /// let feed = Store::open(&restored)?.feed("conn-42", "Contact")?;
+    /// assert_eq!(feed.count()?, 1);
+    /// // Readers of the backed-up state go on; whoever saw more has to start over.
+    /// assert!(feed.list(&List::new().after(cursor)).is_ok());
+    /// assert!(feed.list(&List::new().after(lost)).is_err());
+    /// # Ok::<(), highwater::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Occupied`] when the directory holds something else, [`Error::Locked`] when somebody
+    /// else is at it, [`Error::Poisoned`], or an I/O error: then the directory has no usable backup,
+    /// and says so when it is opened.
+    pub fn backup(&self, to: impl AsRef<Path>, progress: impl FnMut(u64, u64)) -> Result<BackedUp> {
+        self.engine.check_not_closed()?;
+        backup::backup(&self.engine, to.as_ref(), progress)
+    }
+
+    /// Makes a store in the empty directory `to` of the backup in `from`, with default options; see
+    /// [`Options::restore`].
+    ///
+    /// # Errors
+    /// As for [`Options::restore`].
+    pub fn restore(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Restored> {
+        Options::new().restore(from, to, |_, _| {})
     }
 
     /// Counts and sizes of the whole store.

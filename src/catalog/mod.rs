@@ -6,6 +6,8 @@
 //! every row carries a checksum, and the root row a sum over all rows, to notice what is wrong.
 
 mod backend;
+mod check;
+mod copy;
 mod reseal;
 pub(crate) mod rows;
 mod vault;
@@ -44,6 +46,10 @@ const fn table(name: &'static str, hides_keys: bool) -> Kept {
 const ROOT_KEY: &[u8] = b"root";
 const MANIFEST_KEY: &[u8] = b"manifest";
 const SHELF_KEY: &[u8] = b"index runs";
+const VERSION_KEY: &[u8] = b"version";
+/// The version this build writes, and the newest one it reads. A catalog that says nothing is of
+/// the first one.
+const VERSION: u32 = 1;
 
 const FILE_NAME: &str = "catalog.redb";
 /// The catalog is read once and written now and then: it needs no large cache.
@@ -179,6 +185,7 @@ impl Catalog {
             .connect(OpenMode::Existing)
             .and_then(|()| catalog.read(dir, ciphers));
         match read {
+            Err(error @ Error::UnknownFormat { .. }) => Err(error),
             Ok(Some(contents)) if catalog.root.store == store => Ok(Some((catalog, contents))),
             Ok(_) => Ok(None),
             Err(error) if is_damage(&error) => Ok(None),
@@ -274,6 +281,14 @@ impl Catalog {
         }
     }
 
+    /// The database, opened again if it was given up after a failure.
+    fn connected(&mut self) -> Result<&Database> {
+        if self.database.is_none() {
+            self.connect(OpenMode::Existing)?;
+        }
+        self.database()
+    }
+
     fn database(&self) -> Result<&Database> {
         let database = self
             .database
@@ -282,8 +297,32 @@ impl Catalog {
         database.ok_or_else(|| Error::corrupt(&self.path, 0, "the catalog's tree"))
     }
 
+    /// Refuses a catalog that a newer build wrote.
+    fn check_version(&self) -> Result<()> {
+        let database = self.database()?;
+        let found = self.guard(|| {
+            let transaction = database.begin_read()?;
+            let table = transaction.open_table(ROOT.definition())?;
+            let value = ROOT.get(&self.cipher, &table, VERSION_KEY)?;
+            Ok(value.and_then(|value| {
+                let body = rows::open(VERSION_KEY, &value)?;
+                body.first_chunk::<4>()
+                    .map(|version| u32::from_le_bytes(*version))
+            }))
+        })?;
+        match found.filter(|found| *found > VERSION) {
+            Some(found) => Err(Error::UnknownFormat {
+                path: self.path.clone(),
+                found,
+                supported: VERSION,
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// Reads and checks the root, the feeds and the state; `None` when something is wrong.
     fn read_all(&mut self) -> Result<Option<Contents>> {
+        self.check_version()?;
         let (database, cipher) = (self.database()?, &self.cipher);
         let read = self.guard(|| {
             let transaction = database.begin_read()?;
@@ -349,9 +388,7 @@ impl Catalog {
     /// # Errors
     /// [`Error::Corrupt`] when they are not what the feed's row says; a rebuild derives them again.
     pub(crate) fn frames(&mut self, row: &FeedRow) -> Result<(Vec<FrameRef>, Marks)> {
-        if self.database.is_none() {
-            self.connect(OpenMode::Existing)?;
-        }
+        self.connected()?;
         let (database, cipher) = (self.database()?, &self.cipher);
         let frames = self.guard(|| {
             let transaction = database.begin_read()?;
@@ -396,9 +433,7 @@ impl Catalog {
     /// Saves changes in one transaction. Returns the feeds' rows as they are stored now.
     pub(crate) fn save(&mut self, save: Save<'_>) -> Result<Vec<FeedRow>> {
         self.stale = true;
-        if self.database.is_none() {
-            self.connect(OpenMode::Existing)?;
-        }
+        self.connected()?;
         let (before, cipher) = (self.root, &self.cipher);
         let saved = self
             .database()
@@ -500,10 +535,12 @@ fn write_all(
         root.manifest_sum = rows::weight(&manifest);
         let shelf = rows::seal(SHELF_KEY, save.shelf);
         root.shelf_sum = rows::weight(&shelf);
+        let version = rows::seal(VERSION_KEY, VERSION.to_le_bytes().to_vec());
         let own = rows::encode(ROOT_KEY, &root);
         for (key, value) in [
             (MANIFEST_KEY, manifest),
             (SHELF_KEY, shelf),
+            (VERSION_KEY, version),
             (ROOT_KEY, own),
         ] {
             ROOT.insert(cipher, &mut root_table, key, &value)?;

@@ -57,6 +57,24 @@ impl Kept {
         Ok(Some(rows))
     }
 
+    /// Copies all rows as they are stored; false when one is damaged.
+    pub(crate) fn copy(
+        self,
+        cipher: &Cipher,
+        from: &impl ReadableTable<&'static [u8], &'static [u8]>,
+        to: &mut Bytes<'_>,
+    ) -> Result<bool, redb::Error> {
+        for stored in from.iter()? {
+            let (key, value) = stored?;
+            let row = self.row(cipher, key.value(), value.value());
+            if row.is_none_or(|(key, value)| rows::open(&key, &value).is_none()) {
+                return Ok(false);
+            }
+            to.insert(key.value(), value.value())?;
+        }
+        Ok(true)
+    }
+
     /// The value of a key; also `None` when it is damaged.
     pub(crate) fn get(
         self,

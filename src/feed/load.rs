@@ -208,11 +208,13 @@ impl<'a> Reader<'a> {
                 false => record.position,
             };
             let prunes = Some(&self.snapshot.prunes).filter(|_| record.pruned);
+            // When is not known where a repair has found no payload, but not after the deletion.
+            let pruned_at = prunes.map(|prunes| prunes.at(pruned).unwrap_or(record.time));
             content.rows.push(PageRow {
                 position: record.position,
                 time: record.time,
                 first_seen: entry.first_seen,
-                pruned_at: prunes.and_then(|prunes| prunes.at(pruned)),
+                pruned_at,
                 id: row.id.clone().into(),
                 body: row.body.clone().into(),
                 action: *action,

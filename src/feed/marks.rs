@@ -31,6 +31,9 @@ pub(crate) enum Mark {
     Removed { through: u64 },
     /// These deletions were removed.
     Purged(Vec<u64>),
+    /// History goes on from an earlier state: positions between these two, neither included, were
+    /// or may have been given out before, for changes that are not in it.
+    Forked { after: u64, before: u64 },
 }
 
 impl Mark {
@@ -55,6 +58,7 @@ impl Mark {
             Self::Pruned { through, time } => encoder.u8(5).u64(*through).u64(*time),
             Self::Removed { through } => encoder.u8(6).u64(*through),
             Self::Purged(positions) => encoder.u8(7).bytes(&list(positions)),
+            Self::Forked { after, before } => encoder.u8(8).u64(*after).u64(*before),
         }
     }
 
@@ -91,6 +95,10 @@ impl Mark {
                 through: fields.u64()?,
             },
             7 => Self::Purged(positions::decode(fields.bytes()?, POSITION_MAX)?),
+            8 => Self::Forked {
+                after: fields.u64()?,
+                before: fields.u64()?,
+            },
             _ => return None,
         })
     }
@@ -141,7 +149,12 @@ pub(crate) struct Marks {
     claims: BTreeMap<SyncId, Positions>,
     /// Commits of which compaction has left nothing.
     pub(crate) gone: Gone,
+    /// Between which positions history was given up, ascending; see [`Mark::Forked`].
+    forks: Vec<(u64, u64)>,
 }
+
+/// Purges that another branch of history may have had are not to be taken for later ones of this.
+const FORK_PURGES: u32 = 1 << 16;
 
 impl Marks {
     /// Applies a mark that is on stable storage.
@@ -182,7 +195,23 @@ impl Marks {
                 let last = positions.last().copied().unwrap_or_default();
                 self.purged_through = self.purged_through.max(last);
             }
+            Mark::Forked { after, before } => {
+                self.forks.push((*after, *before));
+                self.purges = self.purges.saturating_add(FORK_PURGES);
+            }
         }
+    }
+
+    /// Whether a position belongs to history that was given up.
+    pub(crate) fn is_forked_off(&self, position: u64) -> bool {
+        let mut forks = self.forks.iter();
+        forks.any(|(after, before)| *after < position && position < *before)
+    }
+
+    /// Has every reader that began before now start over.
+    pub(crate) fn expire_readers(&mut self, tail: u64) {
+        self.purges = self.purges.saturating_add(FORK_PURGES);
+        self.purged_through = tail + 1;
     }
 
     /// The position each open window began at.
@@ -236,7 +265,14 @@ impl Marks {
         for (sync, positions) in &self.claims {
             encoder = encoder.u64(sync.0).bytes(&list(positions));
         }
-        self.gone.encode(encoder).finish()
+        encoder = self.gone.encode(encoder);
+        // Nothing where there are none, as before there could be any.
+        if !self.forks.is_empty() {
+            encoder = encoder.u32(self.forks.len() as u32);
+        }
+        let forks = self.forks.iter();
+        let encoder = forks.fold(encoder, |to, (after, before)| to.u64(*after).u64(*before));
+        encoder.finish()
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
@@ -266,6 +302,13 @@ impl Marks {
             marks.claims.insert(sync, set(&mut fields)?);
         }
         marks.gone = Gone::decode(&mut fields)?;
+        let forks = match fields.is_empty() {
+            true => 0,
+            false => fields.u32()?,
+        };
+        for _ in 0..forks {
+            marks.forks.push((fields.u64()?, fields.u64()?));
+        }
         fields.is_empty().then_some(marks)
     }
 }
@@ -302,6 +345,10 @@ mod tests {
                 start: 60,
                 time: 13,
             },
+            Mark::Forked {
+                after: 70,
+                before: 90,
+            },
         ]
     }
 
@@ -331,7 +378,9 @@ mod tests {
             (Some(11), Some(12))
         );
         assert_eq!((marks.prunes.at(31), marks.prunes.through()), (None, 30));
-        assert_eq!((marks.purges, marks.purged_through), (1, 40));
+        assert_eq!((marks.purges, marks.purged_through), (1 + FORK_PURGES, 40));
+        let forked_off = [70, 71, 89, 90].map(|position| marks.is_forked_off(position));
+        assert_eq!(forked_off, [false, true, true, false]);
         assert_eq!(marks.claimed_by(9), Some(SyncId(7)));
         assert_eq!(Marks::decode(&marks.encode()), Some(marks.clone()));
         marks.forget(&[4, 9]);

@@ -364,10 +364,19 @@ pub(crate) fn check_cursor(feed: &FeedState, cursor: Cursor) -> Result<u64> {
     Ok(cursor.position)
 }
 
-/// Refuses a cursor whose reader may have missed a deletion that was purged.
-pub(crate) fn check_not_expired(published: &Published, cursor: Cursor) -> Result<()> {
+/// Refuses a cursor whose reader may have missed a deletion that was purged, or has seen changes of
+/// a history that was given up.
+pub(crate) fn check_not_expired(
+    engine: &Engine,
+    published: &Published,
+    cursor: Cursor,
+) -> Result<()> {
     let marks = &published.marks;
-    if cursor.purges < marks.purges && cursor.position < marks.purged_through {
+    let missed = cursor.purges < marks.purges && cursor.position < marks.purged_through;
+    // Until the feed changes for the first time on this branch, nothing says where it begins.
+    let unknown = published.generation < engine.branch().generation
+        && (cursor.position > published.tail || cursor.purges > marks.purges);
+    if missed || unknown || marks.is_forked_off(cursor.position) {
         return Err(Error::CursorExpired);
     }
     Ok(())

@@ -27,9 +27,9 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    fn of(published: &Published, list: &List) -> Result<Self> {
+    fn of(engine: &Engine, published: &Published, list: &List) -> Result<Self> {
         if let Some(cursor) = list.after {
-            check_not_expired(published, cursor)?;
+            check_not_expired(engine, published, cursor)?;
         }
         let relative = list.relative && list.order == Order::Ascending;
         let since = list.after.filter(|_| relative);
@@ -58,7 +58,7 @@ pub(crate) fn scan(
     wanted: usize,
 ) -> Result<Snapshot> {
     let published = feed.published.read();
-    let mut snapshot = Snapshot::of(&published, list)?;
+    let mut snapshot = Snapshot::of(engine, &published, list)?;
     let mut left = wanted;
     let mut resume = None;
     for frame in frames(&published, list.order, after) {
@@ -171,7 +171,7 @@ pub(crate) fn by_ids(
         SCAN_MAX
     };
     let published = feed.published.read();
-    let mut snapshot = Snapshot::of(&published, list)?;
+    let mut snapshot = Snapshot::of(engine, &published, list)?;
     snapshot.has_more = positions.len() > wanted;
     positions.truncate(wanted);
     let end = match list.order {
@@ -198,7 +198,7 @@ pub(crate) fn by_ids(
 pub(crate) fn each(engine: &Engine, feed: &Arc<FeedState>, ids: &[&str]) -> Result<Snapshot> {
     let (positions, tail) = engine.positions(feed, ids.iter().copied())?;
     let published = feed.published.read();
-    let mut snapshot = Snapshot::of(&published, &List::new())?;
+    let mut snapshot = Snapshot::of(engine, &published, &List::new())?;
     snapshot.resume = tail;
     for position in positions.into_iter().flatten() {
         let frame = engine.frame_of(&published, position)?;

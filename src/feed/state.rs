@@ -493,6 +493,21 @@ impl Writer {
 }
 
 impl Published {
+    /// A feed as the catalog has it.
+    pub(crate) fn of_row(row: &FeedRow, frames: Vec<FrameRef>, marks: Marks) -> Self {
+        Self {
+            directory: Directory::restore(frames),
+            tail: row.tail,
+            time: row.time,
+            lsn: Lsn(row.lsn),
+            generation: row.generation,
+            live: row.live,
+            live_bytes: row.live_bytes,
+            marks,
+            marks_dirty: false,
+        }
+    }
+
     /// Applies marks that are on stable storage.
     pub(crate) fn apply(&mut self, marks: &[Mark]) {
         for mark in marks {
@@ -501,7 +516,13 @@ impl Published {
         self.marks_dirty |= !marks.is_empty();
     }
 
-    fn repack(&mut self, ids: &BTreeSet<SegmentId>, packed: Vec<FrameRef>) -> Option<()> {
+    /// Puts packed frames in the place of those in the files `ids`; `None`, with nothing changed,
+    /// when a live record would be lost.
+    pub(crate) fn repack(
+        &mut self,
+        ids: &BTreeSet<SegmentId>,
+        packed: Vec<FrameRef>,
+    ) -> Option<()> {
         let gone = self.directory.repack(ids, packed)?;
         self.marks.gone.add(&gone);
         self.marks_dirty = true;

@@ -186,7 +186,7 @@ impl Engine {
         })
     }
 
-    fn run_name(&self, stream: StreamId, id: u64) -> RunName {
+    pub(crate) fn run_name(&self, stream: StreamId, id: u64) -> RunName {
         RunName {
             store: self.log.identity().store,
             stream,

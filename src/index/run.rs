@@ -27,6 +27,7 @@ use crate::error::{Error, Result};
 use crate::hash::Fingerprint;
 use crate::index::entry::{INDEX_ENTRY_LEN, IndexEntry};
 use crate::index::filter::{self, Filter};
+use crate::index::sorted::order;
 use crate::storage::{OpenMode, Storage, StorageFile};
 
 const MAGIC: [u8; 8] = *b"HWINDRUN";
@@ -138,6 +139,13 @@ impl Run {
         }
         let mut header = [0; HEADER];
         file.read_exact_at(&mut header, 0).map_err(failed("read"))?;
+        if let Some(found) = newer_version(&header) {
+            return Err(Error::UnknownFormat {
+                path,
+                found,
+                supported: VERSION,
+            });
+        }
         let damaged = || Error::corrupt(&path, 0, "index run");
         let (shape, filter_blocks, filter_sum) =
             decode_header(&header, name).ok_or_else(damaged)?;
@@ -198,6 +206,35 @@ impl Run {
             buffer: Vec::new(),
             at: 0,
             entry: 0,
+        }
+    }
+
+    /// Reads every block: checksums, the order of keys, whether each is where it is looked for, and
+    /// known to the filter. `read` is told the bytes that were read.
+    pub(crate) fn check(&self, mut read: impl FnMut(u64) -> Result<()>) -> Result<()> {
+        let damaged = |number| Error::corrupt(&self.path, block_at(number), "index block");
+        let mut bytes = [0; BLOCK];
+        let (mut count, mut before, mut overflows) = (0, None, false);
+        for number in 0..self.blocks {
+            self.read(&mut bytes, block_at(number))?;
+            let block = self.block(&bytes, number)?;
+            for entry in block.entries {
+                let entry = IndexEntry::decode(entry).ok_or_else(|| damaged(number))?;
+                let home = home(entry.key, self.homes);
+                let found = home == number || (home < number && overflows);
+                let ascends = before.is_none_or(|before| order(&before) < order(&entry));
+                if !found || !ascends || !self.may_have(entry.key) {
+                    return Err(damaged(number));
+                }
+                before = Some(entry);
+                count += 1;
+            }
+            overflows = block.overflows;
+            read(BLOCK as u64)?;
+        }
+        match count == self.count {
+            true => Ok(()),
+            false => Err(Error::corrupt(&self.path, 0, "index run")),
         }
     }
 
@@ -274,6 +311,14 @@ impl RunScan<'_> {
         self.at = 0;
         Ok(blocks > 0)
     }
+}
+
+/// The version in a header, if a newer build wrote it.
+fn newer_version(bytes: &[u8; HEADER]) -> Option<u32> {
+    let mut fields = Decoder::new(bytes);
+    let ours = fields.array::<8>()? == MAGIC;
+    let version = fields.u32()?;
+    (ours && version > VERSION).then_some(version)
 }
 
 /// Count, homes and blocks; then the blocks of the filter and their checksum.

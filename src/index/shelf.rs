@@ -65,6 +65,18 @@ impl Shelf {
         all.any(|run| run.id == id)
     }
 
+    /// All runs.
+    pub(crate) fn ids(&self) -> Vec<u64> {
+        self.streams.values().flatten().map(|run| run.id).collect()
+    }
+
+    /// All runs, each with the feed it is of.
+    pub(crate) fn named(&self) -> Vec<(StreamId, u64)> {
+        let all = self.streams.iter();
+        let named = all.flat_map(|(stream, runs)| runs.iter().map(|run| (*stream, run.id)));
+        named.collect()
+    }
+
     /// Adds a run that is newer than the others of the feed.
     pub(crate) fn add(&mut self, stream: StreamId, run: RunInfo) {
         self.streams.entry(stream).or_default().push(run);

@@ -13,6 +13,8 @@ use crate::record::Action;
 const PLAIN_VERSION: u32 = 2;
 /// ... of encrypted ones, and the newest one this build reads.
 pub(crate) const FORMAT_VERSION: u32 = 3;
+/// The oldest one it reads. The one before was never released.
+pub(crate) const FORMAT_OLDEST: u32 = 2;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"HWSEGMNT";
 pub(crate) const FRAME_MAGIC: [u8; 4] = *b"HWFR";
@@ -41,6 +43,16 @@ pub(crate) struct Identity {
     pub(crate) secret: [u8; 32],
 }
 
+impl Identity {
+    /// The identity of the store with this secret.
+    pub(crate) fn of(secret: [u8; 32]) -> Self {
+        let digest = blake3::keyed_hash(&secret, b"highwater store");
+        let mut store = [0; 16];
+        store.copy_from_slice(&digest.as_bytes()[..16]);
+        Self { store, secret }
+    }
+}
+
 /// The first bytes of a segment file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SegmentHeader {
@@ -55,6 +67,10 @@ pub(crate) struct SegmentHeader {
     pub(crate) generation: u64,
     /// What the segment's first frame chains to.
     pub(crate) chain: u32,
+}
+
+fn is_readable(version: u32) -> bool {
+    (FORMAT_OLDEST..=FORMAT_VERSION).contains(&version)
 }
 
 /// Why a segment header was not accepted.
@@ -104,8 +120,7 @@ impl SegmentHeader {
             .ok_or(HeaderError::Damaged)?;
         let mut version = Decoder::new(fields.get(8..12).unwrap_or_default());
         let version = version.u32().unwrap_or_default();
-        let known = [PLAIN_VERSION, FORMAT_VERSION].contains(&version);
-        if fields.starts_with(&SEGMENT_MAGIC) && !known {
+        if fields.starts_with(&SEGMENT_MAGIC) && !is_readable(version) {
             return Err(HeaderError::UnknownVersion(version));
         }
         let header = Self::decode_fields(fields).ok_or(HeaderError::Damaged)?;
@@ -130,7 +145,7 @@ impl SegmentHeader {
         let (body, sum) = bytes.split_last_chunk::<4>()?;
         let mut fields = Decoder::new(body);
         let magic = fields.array::<8>()?;
-        let _version = fields.u32()?;
+        let version = fields.u32()?;
         let chain = fields.u32()?;
         let id = SegmentId(fields.u64()?);
         let nonce = fields.u64()?;
@@ -140,7 +155,9 @@ impl SegmentHeader {
             store: fields.array()?,
             secret: fields.array()?,
         };
-        let intact = magic == SEGMENT_MAGIC && u32::from_le_bytes(*sum) == checksum(0, &[body]);
+        let intact = magic == SEGMENT_MAGIC
+            && is_readable(version)
+            && u32::from_le_bytes(*sum) == checksum(0, &[body]);
         intact.then_some(Self {
             identity,
             id,

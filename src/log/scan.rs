@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use crate::checksum::checksum;
+use crate::cursor::StreamId;
 use crate::encryption::StoreKeys;
 use crate::error::{Error, Result};
 use crate::log::format::{
@@ -115,6 +116,14 @@ pub(crate) fn scan(
 }
 
 impl Scanned {
+    /// The stream that the frame belongs to.
+    pub(crate) fn stream(&self) -> StreamId {
+        StreamId {
+            feed: self.header.feed,
+            epoch: self.header.epoch,
+        }
+    }
+
     pub(crate) fn end(&self) -> LogPosition {
         LogPosition {
             segment: self.segment.id(),

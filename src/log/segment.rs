@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::log::SegmentId;
 use crate::log::format::{HeaderError, SEGMENT_HEADER_LEN, SegmentHeader};
 use crate::log::spares::Spare;
-use crate::storage::{OpenMode, Storage, StorageFile};
+use crate::storage::{OpenMode, Storage, StorageFile, copy};
 
 /// Space is reserved in steps of this size, so that most appends change no file metadata.
 const ALLOCATION_STEP: u64 = 4 << 20;
@@ -168,6 +168,28 @@ impl Segment {
         })
     }
 
+    /// The segment cut to `len` bytes, for good. A file that a backup has too is left to it, and a
+    /// copy takes its place.
+    pub(crate) fn cut(
+        self: Arc<Self>,
+        storage: &dyn Storage,
+        dir: &Path,
+        len: u64,
+    ) -> Result<Arc<Self>> {
+        let failed = |error| Error::io("cut", &self.path, error);
+        if !self.file.is_linked().map_err(failed)? {
+            self.file.set_len(len).map_err(failed)?;
+            self.sync()?;
+            return Ok(self);
+        }
+        let temporary = self.id().temporary_path(dir);
+        copy(storage, self.file.as_ref(), len, &temporary).map_err(failed)?;
+        let file = storage
+            .open(&temporary, OpenMode::Existing)
+            .map_err(failed)?;
+        Self::name(storage, dir, self.header, &self.cipher, file).map(Arc::new)
+    }
+
     /// Makes sure that bytes up to `end` have space on the disk.
     pub(crate) fn reserve(&self, allocated: &mut u64, end: u64) -> Result<()> {
         if end <= *allocated {
@@ -211,7 +233,7 @@ impl Segment {
 }
 
 /// The error for a header that does not open.
-fn sealed_as(sealed: Sealed, path: &Path) -> Error {
+pub(crate) fn sealed_as(sealed: Sealed, path: &Path) -> Error {
     let path = path.to_owned();
     match sealed {
         Sealed::KeyRequired(key) => Error::KeyRequired { path, key },

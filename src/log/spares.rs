@@ -31,8 +31,8 @@ impl Spare {
 }
 
 impl Spares {
-    /// Keeps a file that no directory names any more, if there is room for one more, and it is about
-    /// as large as a segment; false when it should be removed.
+    /// Keeps a file that no directory names any more, if there is room for one more, it is about as
+    /// large as a segment, and no backup has it; false when it should be removed.
     pub(crate) fn keep(
         &self,
         storage: &dyn Storage,
@@ -43,6 +43,10 @@ impl Spares {
         let mut spares = self.0.lock();
         let fits = |len: u64| (segment_size / 2..=2 * segment_size).contains(&len);
         if spares.len() == SPARES_MAX || !file.len().is_ok_and(fits) {
+            return false;
+        }
+        // A backup that knows the file by its old name cannot begin to share it under the new one.
+        if !file.file.is_linked().is_ok_and(|linked| !linked) {
             return false;
         }
         let path = file.id().spare_path(dir);

@@ -10,6 +10,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::backup::marker::Marker;
+use crate::branch::{BRANCH_GENERATIONS, Branch};
 use crate::catalog::{Catalog, Contents, RootRow};
 use crate::cursor::{FeedId, StreamId};
 use crate::encryption::{Cipher, Keyring, SEED_LEN, TAG_LEN, same_key};
@@ -35,11 +37,21 @@ use crate::recovery::packs::Packed;
 use crate::state::{Registration, State, StateKey, StateOp};
 use crate::storage::{OpenMode, Storage, StorageLock};
 
-const LOCK_NAME: &str = "LOCK";
-const LOG_DIR: &str = "log";
+pub(crate) const LOCK_NAME: &str = "LOCK";
+pub(crate) const LOG_DIR: &str = "log";
 
-/// Opens or creates the store in `path`. With `rebuild`, the catalog is derived anew.
-pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<Engine>> {
+/// How a store is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Opening {
+    /// Whether the catalog is derived anew.
+    pub(crate) rebuild: bool,
+    /// Whether the directory was just filled from a backup or by a repair. Its marker stays until
+    /// whoever did that is content with it.
+    pub(crate) filled: bool,
+}
+
+/// Opens or creates the store in `path`.
+pub(crate) fn open(path: &Path, options: Options, opening: Opening) -> Result<Arc<Engine>> {
     let storage = options.storage.clone();
     let storage = storage.as_ref();
     let dir = path.join(LOG_DIR);
@@ -61,6 +73,15 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
             .map_err(|error| Error::io("open", path, error))?;
     }
     let lock = lock(storage, path)?;
+    let is_backup = match Marker::read(storage, path)? {
+        Some(marker) if !marker.whole && !opening.filled => {
+            return Err(Error::Unfinished {
+                path: path.to_owned(),
+            });
+        }
+        Some(marker) => marker.check_files(storage, path).map(|()| true)?,
+        None => false,
+    };
     let keyring = Keyring::new(options.encryption.clone());
     let (mut segments, mut packs) = open_segments(storage, &dir, &keyring)?;
     let fresh = segments.is_empty() && packs.is_empty();
@@ -69,7 +90,7 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
     }
     let identity = identity(segments.iter().chain(&packs))?;
     let cipher = current(&keyring, &identity, path)?;
-    let catalog = match rebuild {
+    let catalog = match opening.rebuild {
         true => None,
         false => {
             // It may be under any key that was in use before.
@@ -119,8 +140,8 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
         }
     };
     let (mut frames, mut end) = (scan.frames.clone(), scan.end);
-    if !fresh && (scan.torn || !closed) {
-        generation += 1;
+    if !fresh && (scan.torn || !closed || is_backup) {
+        generation += if is_backup { BRANCH_GENERATIONS } else { 1 };
         (frames, end) = relocate(storage, &dir, &mut segments, &scan, generation, &cipher)?;
     }
     let by_id: BTreeMap<SegmentId, Arc<Segment>> = segments
@@ -159,13 +180,21 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
     }));
     replay(&engine, &frames, packed)?;
     engine.restore_codecs();
+    engine.set_branch(match is_backup {
+        true => Branch::begin(&engine)?,
+        false => Branch::of(&engine),
+    });
     if derived && !fresh {
         engine.save_catalog(false)?;
+    }
+    if is_backup && !opening.filled {
+        // From here on it is a store like any other.
+        Marker::remove(engine.options.storage.as_ref(), path)?;
     }
     Ok(engine)
 }
 
-fn lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn StorageLock>> {
+pub(crate) fn lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn StorageLock>> {
     let file = path.join(LOCK_NAME);
     storage.lock(&file).map_err(|error| {
         if error.kind() != io::ErrorKind::WouldBlock {
@@ -292,10 +321,7 @@ fn create_first_segment(
     if keyring.is_encrypting() {
         secret[SEED_LEN..].fill(0);
     }
-    let digest = blake3::keyed_hash(&secret, b"highwater store");
-    let mut store = [0; 16];
-    store.copy_from_slice(&digest.as_bytes()[..16]);
-    let identity = Identity { store, secret };
+    let identity = Identity::of(secret);
     let id = SegmentId(1);
     let header = SegmentHeader {
         identity,
@@ -312,7 +338,7 @@ fn create_first_segment(
 }
 
 /// What is written under from now on.
-fn current(keyring: &Keyring, identity: &Identity, path: &Path) -> Result<Cipher> {
+pub(crate) fn current(keyring: &Keyring, identity: &Identity, path: &Path) -> Result<Cipher> {
     let cipher = keyring.current(&identity.store);
     cipher.map_err(|error| Error::io("get random numbers for", path, error))
 }
@@ -492,13 +518,11 @@ fn put_away(
         .sync_dir(dir)
         .map_err(|error| Error::io("sync directory", dir, error))?;
     segments.retain(keep);
-    if let Some(segment) = segments.last()
+    if let Some(segment) = segments.last_mut()
         && segment.id() == cut.segment
         && segment.len()? > cut.offset
     {
-        let cut_off = segment.file.set_len(cut.offset);
-        cut_off.map_err(|error| Error::io("cut", &segment.path, error))?;
-        segment.sync()?;
+        *segment = segment.clone().cut(storage, dir, cut.offset)?;
     }
     Ok(())
 }

@@ -59,11 +59,7 @@ pub(crate) fn read(packs: &[Arc<Segment>], manifest: &Manifest, dir: &Path) -> R
         for_each_frame(pack, |frame| {
             match frame.header.kind {
                 FrameKind::Feed => {
-                    let stream = StreamId {
-                        feed: frame.header.feed,
-                        epoch: frame.header.epoch,
-                    };
-                    feeds.insert(stream, frame);
+                    feeds.insert(frame.stream(), frame);
                 }
                 FrameKind::Whole => state = Some(frame),
                 _ => {}
@@ -85,7 +81,8 @@ pub(crate) fn read(packs: &[Arc<Segment>], manifest: &Manifest, dir: &Path) -> R
     Ok(packed)
 }
 
-fn feed(frame: &Scanned) -> Result<Published> {
+/// Reads the description of a feed.
+pub(crate) fn feed(frame: &Scanned) -> Result<Published> {
     let bytes = frame.checked_content()?;
     let mut fields = Decoder::new(&bytes);
     let marks = fields.bytes().and_then(Marks::decode);

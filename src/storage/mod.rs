@@ -5,6 +5,7 @@
 //! be written down here can be injected everywhere.
 
 mod clock;
+mod copy;
 #[cfg(feature = "simulate")]
 mod memory;
 mod os;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 #[cfg(feature = "simulate")]
 pub use clock::ManualClock;
 pub use clock::{Clock, SystemClock};
+pub(crate) use copy::{copy, try_link};
 #[cfg(feature = "simulate")]
 pub use memory::{Counts, Fault, MemoryStorage, Survivors};
 pub use os::OsStorage;
@@ -52,7 +54,18 @@ pub trait Storage: Debug + Send + Sync + 'static {
     /// Renames a file, replacing the target if it exists.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Makes every create, rename and remove in a directory durable.
+    /// Gives a file a second name, so that it is one file under two names; the new name must not
+    /// exist. Like a created name, it is durable after [`Storage::sync_dir`].
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] or [`io::ErrorKind::CrossesDevices`] where that cannot be:
+    /// then the file has to be copied.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let _ = (from, to);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Makes every create, link, rename and remove in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
     /// How many bytes can still be written below a directory; `None` where nobody can tell.
@@ -95,6 +108,12 @@ pub trait StorageFile: Debug + Send + Sync + 'static {
     /// Whether the length is zero.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
+    }
+
+    /// Whether the file has more than one [name](Storage::link): whoever writes to it writes to
+    /// what somebody else keeps.
+    fn is_linked(&self) -> io::Result<bool> {
+        Ok(false)
     }
 
     /// Cuts the file to `len` bytes, or extends it with zeros.

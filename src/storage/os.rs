@@ -59,6 +59,12 @@ impl Storage for OsStorage {
         fs::rename(from, to)
     }
 
+    /// Only where the links of a file can be counted too, so that none is written to unawares.
+    #[cfg(unix)]
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
     #[cfg(unix)]
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(or_here(dir))?.sync_all()
@@ -170,6 +176,12 @@ impl StorageFile for OsFile {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
+    }
+
+    #[cfg(unix)]
+    fn is_linked(&self) -> io::Result<bool> {
+        let metadata = self.file.metadata()?;
+        Ok(std::os::unix::fs::MetadataExt::nlink(&metadata) > 1)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -370,6 +382,23 @@ mod tests {
         let mut bytes = [0; 4];
         file.read_exact_at(&mut bytes, 0).unwrap();
         assert_eq!(bytes, *b"kept");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_linked_file_is_one_file_until_one_name_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+        let file = create(dir.path(), "one");
+        assert!(!file.is_linked().unwrap());
+        OsStorage.link(&one, &two).unwrap();
+        assert!(file.is_linked().unwrap());
+        file.write_all_at(&[b"both"], 0).unwrap();
+        assert_eq!(fs::read(&two).unwrap(), b"both");
+        let taken = OsStorage.link(&one, &two).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
+        OsStorage.remove(&one).unwrap();
+        assert!(!file.is_linked().unwrap());
     }
 
     #[cfg(unix)]

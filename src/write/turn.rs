@@ -196,7 +196,13 @@ impl<'a> FeedTurn<'a> {
             generation: self.engine.log.generation(),
             totals: self.totals,
         });
-        let marks = std::mem::take(&mut self.marks);
+        let mut marks = std::mem::take(&mut self.marks);
+        if changes.is_some() && self.writer.generation < self.engine.branch().generation {
+            marks.push(Mark::Forked {
+                after: self.writer.next - 1,
+                before: self.first,
+            });
+        }
         // The next writer starts from these.
         let lasting = marks.iter().filter(|mark| !only_names(mark));
         self.marks = lasting.cloned().collect();

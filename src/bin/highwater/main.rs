@@ -1,8 +1,8 @@
 //! The `highwater` command: a store's records from the shell.
 //!
 //! Results go to standard output, progress and remarks to standard error. The exit code is 0 when
-//! all went well, 1 for a failure (damage that `verify` found and ids that `get` did not find
-//! included), 2 for a command line that was not understood, and 3 when another process has the
+//! all went well, 1 for a failure (damage that `verify` found, losses that `repair` could not avoid
+//! and ids that `get` did not find included), 2 for a command line that was not understood, and 3 when another process has the
 //! store open, so that a script can try again.
 
 mod consumers;
@@ -15,6 +15,7 @@ mod import;
 mod input;
 mod line;
 mod open;
+mod operations;
 mod rebuild;
 mod retention;
 #[cfg(feature = "encryption")]
@@ -66,10 +67,10 @@ enum Command {
     Prune(retention::PruneArgs),
     Purge(retention::PurgeArgs),
     Maintain(retention::MaintainArgs),
-    /// Check every checksum of the store, and every reference between its parts
-    ///
-    /// Damage is listed with file and offset, and the exit code is 1.
-    Verify,
+    Verify(verify::VerifyArgs),
+    Backup(operations::BackupArgs),
+    Restore(operations::RestoreArgs),
+    Repair(operations::RepairArgs),
     /// Throw the catalog away and derive it from the log; the records stay as they are
     Rebuild,
     /// Write everything anew that is encrypted under an old key
@@ -97,7 +98,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Prune(args) => retention::prune(&at(given), &args),
         Command::Purge(args) => retention::purge(&at(given), &args),
         Command::Maintain(args) => retention::maintain(&at(given), &args),
-        Command::Verify => verify::run(&at(given)),
+        Command::Verify(args) => verify::run(&at(given), &args),
+        Command::Backup(args) => operations::backup(&at(given), &args),
+        Command::Restore(args) => operations::restore(&args),
+        Command::Repair(args) => operations::repair(&args),
         Command::Rebuild => rebuild::run(&at(given)),
         #[cfg(feature = "encryption")]
         Command::Rotate => rotate::run(&at(given)),

@@ -189,23 +189,48 @@ impl Disk {
 
     pub(super) fn create(&mut self, path: &Path) -> io::Result<Arc<Inode>> {
         self.begin()?;
+        let (dir, name) = self.free_name(path)?;
+        let inode = self.new_inode(Contents::default());
+        self.name(&dir, name, Arc::clone(&inode))?;
+        Ok(inode)
+    }
+
+    /// Puts a file under a name that is free.
+    fn name(&mut self, dir: &Path, name: String, inode: Arc<Inode>) -> io::Result<()> {
+        let link = Some(Entry { name, inode });
+        let seq = self.take_seq();
+        self.directory(dir)?.change(NameChange {
+            seq,
+            unlink: None,
+            link,
+        });
+        Ok(())
+    }
+
+    pub(super) fn link(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        self.begin()?;
+        let inode = self.find(from)?;
+        let (dir, name) = self.free_name(to)?;
+        self.name(&dir, name, inode)
+    }
+
+    /// The directory and the name of a path that nothing has yet.
+    fn free_name(&mut self, path: &Path) -> io::Result<(PathBuf, String)> {
         let (dir, name) = locate(path)?;
         let taken = self.directories.contains_key(&dir.join(&name));
         if taken || self.directory(&dir)?.current.contains_key(&name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let inode = self.new_inode(Contents::default());
-        let link = Some(Entry {
-            name,
-            inode: Arc::clone(&inode),
-        });
-        let seq = self.take_seq();
-        self.directory(&dir)?.change(NameChange {
-            seq,
-            unlink: None,
-            link,
-        });
-        Ok(inode)
+        Ok((dir, name))
+    }
+
+    /// How many names a file has.
+    pub(super) fn names_of(&self, inode: &Inode) -> usize {
+        let names = self
+            .directories
+            .values()
+            .flat_map(|dir| dir.current.values());
+        names.filter(|named| named.id == inode.id).count()
     }
 
     pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
@@ -385,7 +410,10 @@ impl Disk {
             .directories
             .values()
             .flat_map(|dir| dir.current.values());
+        // A file counts once, however many names it has.
+        let inodes: BTreeMap<u64, &Arc<Inode>> = inodes.map(|inode| (inode.id, inode)).collect();
         inodes
+            .into_values()
             .map(|inode| inode.contents.lock().current.len())
             .fold(0, u64::saturating_add)
     }

@@ -189,7 +189,7 @@ impl MemoryStorage {
         self.disk.lock().faults = faults::Faults::default();
     }
 
-    /// How many mutating operations were started so far: creates, renames, removes, writes, changes
+    /// How many mutating operations were started so far: creates, links, renames, removes, writes, changes
     /// of length, allocations and syncs of files and directories. Those that failed count, those
     /// that [`stop_at`](Self::stop_at) prevented do not.
     pub fn operations(&self) -> u64 {
@@ -299,6 +299,10 @@ impl Storage for MemoryStorage {
         self.disk.lock().rename(from, to)
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.lock().link(from, to)
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.disk.lock().sync_dir(dir)
     }
@@ -373,6 +377,10 @@ impl StorageFile for MemoryFile {
     fn len(&self) -> io::Result<u64> {
         let _disk = self.disk.lock();
         Ok(self.inode.contents.lock().current.len())
+    }
+
+    fn is_linked(&self) -> io::Result<bool> {
+        Ok(self.disk.lock().names_of(&self.inode) > 1)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

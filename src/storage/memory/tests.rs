@@ -706,13 +706,14 @@ fn locks_exclude_each_other_until_dropped_or_crashed() {
 #[test]
 fn every_mutating_operation_counts_and_stops() {
     type Step = fn(&MemoryStorage, &File) -> io::Result<()>;
-    let steps: [Step; 8] = [
+    let steps: [Step; 9] = [
         |_, file| file.write_all_at(&[b"new"], 0),
         |_, file| file.set_len(1),
         |_, file| file.allocate(50),
         |_, file| file.sync_data(),
         |disk, _| disk.open(&at("b"), OpenMode::CreateNew).map(drop),
         |disk, _| disk.rename(&at("b"), &at("c")),
+        |disk, _| disk.link(&at("a"), &at("e")),
         |disk, _| disk.remove(&at("c")),
         |disk, _| disk.sync_dir(Path::new("/d")),
     ];
@@ -819,8 +820,51 @@ fn nothing_can_be_written_past_the_largest_offset() {
     assert_eq!(file.read_at(&mut [0; 4], u64::MAX).unwrap(), 0);
 }
 
+#[test]
+fn a_link_is_the_same_file_and_pending_until_its_directory_is_synced() {
+    let disk = disk();
+    disk.create_dir_all(Path::new("/e")).unwrap();
+    let file = durable(&disk, "a", b"old");
+    let other = Path::new("/e/b");
+    disk.link(&at("a"), other).unwrap();
+    assert!(file.is_linked().unwrap());
+    assert_eq!(
+        kind(disk.link(&at("a"), other)),
+        io::ErrorKind::AlreadyExists
+    );
+    assert_eq!(kind(disk.link(&at("x"), &at("y"))), io::ErrorKind::NotFound);
+    file.write_all_at(&[b"new"], 0).unwrap();
+    assert_eq!(disk.read_file(other).unwrap(), b"new");
+    let lost = disk.crash(Survivors::Synced);
+    assert_eq!(lost.read_file(other), None);
+    assert!(!open(&lost, "a").is_linked().unwrap());
+    disk.sync_dir(Path::new("/e")).unwrap();
+    disk.remove(&at("a")).unwrap();
+    assert!(!file.is_linked().unwrap());
+    disk.sync_dir(Path::new("/d")).unwrap();
+    // The name is durable, what was written since the file was synced is not.
+    let crashed = disk.crash(Survivors::Synced);
+    assert_eq!(crashed.read_file(other).unwrap(), b"old");
+    file.sync_data().unwrap();
+    let crashed = disk.crash(Survivors::Synced);
+    assert_eq!(crashed.read_file(other).unwrap(), b"new");
+}
+
+#[test]
+fn a_linked_file_takes_its_space_once() {
+    let disk = disk();
+    let file = durable(&disk, "a", &[1; 100]);
+    disk.link(&at("a"), &at("b")).unwrap();
+    disk.fail(Fault::Full { bytes: 10 });
+    file.allocate(110).unwrap();
+    assert_eq!(kind(file.allocate(111)), io::ErrorKind::StorageFull);
+    disk.remove(&at("a")).unwrap();
+    assert_eq!(kind(file.allocate(111)), io::ErrorKind::StorageFull);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
+    Link(u8, u8),
     Write(u8, u16, u16),
     SetLen(u8, u16),
     Sync(u8),
@@ -838,6 +882,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => name.clone().prop_map(Step::Sync),
         4 => name.clone().prop_map(Step::Create),
         2 => (name.clone(), name.clone()).prop_map(|(from, to)| Step::Rename(from, to)),
+        2 => (name.clone(), name.clone()).prop_map(|(from, to)| Step::Link(from, to)),
         1 => name.prop_map(Step::Remove),
         2 => Just(Step::SyncDir),
     ]
@@ -857,6 +902,7 @@ fn run(disk: &MemoryStorage, index: usize, step: &Step) {
         Step::SetLen(name, len) => file(name).and_then(|file| file.set_len(u64::from(len))),
         Step::Sync(name) => file(name).and_then(|file| file.sync_data()),
         Step::Create(name) => disk.open(&path(name), OpenMode::CreateNew).map(drop),
+        Step::Link(from, to) => disk.link(&path(from), &path(to)),
         Step::Rename(from, to) => disk.rename(&path(from), &path(to)),
         Step::Remove(name) => disk.remove(&path(name)),
         Step::SyncDir => disk.sync_dir(Path::new("/d")),

@@ -1,0 +1,66 @@
+//! A copy of a catalog, row by row, as of one moment.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::ReadableDatabase;
+
+use super::reseal::name_key;
+use super::{Catalog, FEEDS, FRAMES, MANIFEST_KEY, ROOT, ROOT_KEY, SHELF_KEY, STATE, Shelf, rows};
+use crate::error::{Error, Result};
+use crate::log::manifest::Manifest;
+use crate::storage::Storage;
+
+/// What a copy names that is outside of it.
+#[derive(Default)]
+pub(crate) struct Named {
+    pub(crate) manifest: Manifest,
+    /// The runs of indexes.
+    pub(crate) runs: Vec<u64>,
+}
+
+impl Catalog {
+    /// Makes a catalog in `dir` of what was saved last. Nothing is saved meanwhile.
+    ///
+    /// # Errors
+    /// An I/O error, or [`Error::Corrupt`].
+    pub(crate) fn copy_to(&mut self, storage: &Arc<dyn Storage>, dir: &Path) -> Result<Named> {
+        let copy = Self::create(storage, dir, self.root.store, &self.cipher)?;
+        self.connected()?;
+        let (from, cipher) = (self.database()?, &self.cipher);
+        let to = copy.database()?;
+        let named = self.guard(|| {
+            let from = from.begin_read()?;
+            let transaction = to.begin_write()?;
+            let mut named = Some(Named::default());
+            for table in [ROOT, FEEDS, FRAMES, STATE] {
+                let mut copied = transaction.open_table(table.definition())?;
+                let original = from.open_table(table.definition())?;
+                // Nothing that is damaged is handed on.
+                let whole = table.copy(cipher, &original, &mut copied)?;
+                named = named.filter(|_| whole);
+            }
+            name_key(&transaction, cipher)?;
+            let root = from.open_table(ROOT.definition())?;
+            let read = |key: &[u8]| -> Result<Option<Vec<u8>>, redb::Error> {
+                let value = ROOT.get(cipher, &root, key)?;
+                Ok(value.and_then(|value| rows::open(key, &value).map(<[u8]>::to_vec)))
+            };
+            let manifest = match read(MANIFEST_KEY)? {
+                Some(bytes) => Manifest::decode(&bytes),
+                None => Some(Manifest::default()),
+            };
+            let shelf = read(SHELF_KEY)?.as_deref().and_then(Shelf::decode);
+            let known = read(ROOT_KEY)?.is_some();
+            if let Some(named) = &mut named {
+                named.runs = shelf.map_or_else(Vec::new, |shelf| shelf.ids());
+            }
+            transaction.commit()?;
+            Ok(named.zip(manifest).filter(|_| known))
+        })?;
+        match named {
+            Some((named, manifest)) => Ok(Named { manifest, ..named }),
+            None => Err(Error::corrupt(&self.path, 0, "the catalog's rows")),
+        }
+    }
+}

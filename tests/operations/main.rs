@@ -1,0 +1,11 @@
+//! Operations on whole stores: backing up, restoring, verifying, repairing, and reading what older
+//! versions wrote.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod backup;
+mod backup_crashes;
+mod command;
+mod formats;
+mod repair;
+mod verify;
+mod world;

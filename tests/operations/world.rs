@@ -1,0 +1,67 @@
+//! Stores on a simulated disk, and what they show.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use highwater::storage::{ManualClock, MemoryStorage, Storage};
+use highwater::{Feed, List, Options, OwnedRecord, Result, Store};
+
+pub(crate) const STORE: &str = "/s";
+pub(crate) const BACKUP: &str = "/b";
+pub(crate) const RESTORED: &str = "/r";
+
+pub(crate) fn options(disk: &MemoryStorage) -> Options {
+    Options::new()
+        .storage(Arc::new(disk.clone()))
+        .segment_size(4096)
+        .background(false)
+        .clock(Arc::new(ManualClock::new(1_700_000_000_000_000)))
+        .secret([5; 32])
+}
+
+pub(crate) fn feed(store: &Store, model: &str) -> Feed {
+    store.feed("c", model).unwrap()
+}
+
+/// Saves records of `len` bytes under ids of a number each.
+pub(crate) fn save(feed: &Feed, ids: impl IntoIterator<Item = usize>, len: usize, fill: char) {
+    let body = fill.to_string().repeat(len);
+    let ids = ids.into_iter();
+    let records: Vec<_> = ids.map(|id| (id.to_string(), body.clone())).collect();
+    let _ = feed.batch_save_raw(&records).unwrap();
+}
+
+pub(crate) fn records(feed: &Feed) -> Vec<OwnedRecord> {
+    feed.records(None).collect::<Result<_>>().unwrap()
+}
+
+/// Everything that a store's feeds show, and where that ends.
+pub(crate) type View = BTreeMap<String, (Vec<OwnedRecord>, Option<String>)>;
+
+pub(crate) fn view(store: &Store) -> View {
+    let infos = store.feeds().unwrap();
+    let view = infos.into_iter().map(|info| {
+        let feed = feed(store, &info.key.model);
+        assert_eq!(feed.count().unwrap(), info.live);
+        let end = feed.list(&List::new().limit(10_000)).unwrap();
+        let end = (!end.is_empty()).then(|| end.resume_cursor().to_string());
+        (info.key.model, (records(&feed), end))
+    });
+    view.collect()
+}
+
+pub(crate) fn files(disk: &MemoryStorage, dir: &str, suffix: &str) -> Vec<String> {
+    let names = disk.list(Path::new(dir)).unwrap();
+    names
+        .into_iter()
+        .filter(|name| name.ends_with(suffix))
+        .map(|name| format!("{dir}/{name}"))
+        .collect()
+}
+
+#[track_caller]
+pub(crate) fn verify(store: &Store) {
+    let report = store.verify(|_, _| {}).unwrap();
+    assert!(report.is_clean(), "{:?}", report.damage);
+}
