@@ -44,6 +44,7 @@ mod compaction;
 mod compression;
 mod consumers;
 mod cursor;
+mod defects;
 mod documents;
 mod engine;
 mod error;
@@ -76,6 +77,9 @@ pub use compaction::Compacted;
 pub use compression::Compression;
 pub use consumers::{Consumer, ConsumerInfo};
 pub use cursor::Cursor;
+#[cfg(feature = "simulate")]
+#[doc(hidden)]
+pub use defects::Defect;
 pub use documents::{Checkpoint, Expected};
 pub use error::{Error, RecordError, Result};
 pub use events::{CommitEvent, Event, Subscription};
@@ -83,9 +87,6 @@ pub use events::{CommitEvent, Event, Subscription};
 pub use feed::Changed;
 pub use feed::page::{List, Order, Page};
 pub use feed::{Feed, FeedKey, Records};
-#[cfg(feature = "simulate")]
-#[doc(hidden)]
-pub use options::Mutant;
 pub use options::{Durability, FeedOptions, Options};
 pub use record::{
     Action, Actions, Applied, Outcome, OwnedRecord, ParseActionsError, Record, Timestamp, Totals,

@@ -25,6 +25,7 @@ use crate::compaction::survivors::Survivors;
 use crate::compaction::usage::{Plan, Usage};
 use crate::cursor::StreamId;
 use crate::engine::Engine;
+use crate::defects::Defect;
 use crate::error::{Error, Result};
 use crate::feed::frame_ref::FrameRef;
 use crate::feed::state::FeedState;
@@ -207,7 +208,7 @@ fn round(
     let manifest = next_manifest(engine, &survey, &ids)?;
     let log = &engine.log;
     let id = engine.manifest.lock().next_pack();
-    let mut pack = PackWriter::create(log.storage(), log.dir(), log.identity(), id, survey.newest)?;
+    let mut pack = PackWriter::create(log, id, survey.newest)?;
     pack.set_pace(pace);
     let mut moved = Vec::new();
     let mut newest = Lsn(0);
@@ -247,6 +248,9 @@ fn round(
         return Err(Error::corrupt(&engine.path, 0, "a record was not packed"));
     }
     *engine.manifest.lock() = manifest;
+    if engine.options.defects.has(Defect::RemoveEarly) {
+        engine.remove_retired()?;
+    }
     engine.save_catalog(false)?;
     engine.remove_retired()?;
     Ok(Compacted {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::defects::Defect;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::feed::directory::FrameRef;
@@ -27,8 +28,9 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    fn of(published: &Published, list: &List) -> Result<Self> {
-        if let Some(cursor) = list.after {
+    fn of(engine: &Engine, published: &Published, list: &List) -> Result<Self> {
+        let ignores_purge = engine.options.defects.has(Defect::IgnorePurge);
+        if let Some(cursor) = list.after.filter(|_| !ignores_purge) {
             check_not_expired(published, cursor)?;
         }
         let relative = list.relative && list.order == Order::Ascending;
@@ -58,7 +60,7 @@ pub(crate) fn scan(
     wanted: usize,
 ) -> Result<Snapshot> {
     let published = feed.published.read();
-    let mut snapshot = Snapshot::of(&published, list)?;
+    let mut snapshot = Snapshot::of(engine, &published, list)?;
     let mut left = wanted;
     let mut resume = None;
     for frame in frames(&published, list.order, after) {
@@ -171,7 +173,7 @@ pub(crate) fn by_ids(
         SCAN_MAX
     };
     let published = feed.published.read();
-    let mut snapshot = Snapshot::of(&published, list)?;
+    let mut snapshot = Snapshot::of(engine, &published, list)?;
     snapshot.has_more = positions.len() > wanted;
     positions.truncate(wanted);
     let end = match list.order {
@@ -198,7 +200,7 @@ pub(crate) fn by_ids(
 pub(crate) fn each(engine: &Engine, feed: &Arc<FeedState>, ids: &[&str]) -> Result<Snapshot> {
     let (positions, tail) = engine.positions(feed, ids.iter().copied())?;
     let published = feed.published.read();
-    let mut snapshot = Snapshot::of(&published, &List::new())?;
+    let mut snapshot = Snapshot::of(engine, &published, &List::new())?;
     snapshot.resume = tail;
     for position in positions.into_iter().flatten() {
         let frame = engine.frame_of(&published, position)?;

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::defects::{Defect, Defects};
 use crate::error::{Error, Result};
-use crate::log::commit::segment_nonce;
-use crate::log::format::{Identity, SEGMENT_HEADER_LEN, SegmentHeader};
+use crate::log::commit::{Log, segment_nonce};
+use crate::log::format::{SEGMENT_HEADER_LEN, SegmentHeader};
 use crate::log::frame::Frame;
 use crate::log::segment::Segment;
 use crate::log::{Lsn, SegmentId};
@@ -34,17 +35,17 @@ pub(crate) struct PackWriter<'a> {
     /// When the step that is being written began, if it is written at a pace.
     pace: Option<Instant>,
     finished: bool,
+    defects: Defects,
 }
 
 impl<'a> PackWriter<'a> {
     /// Begins a pack whose newest record has the LSN `newest`.
     pub(crate) fn create(
-        storage: &'a dyn Storage,
-        dir: &'a Path,
-        identity: &Identity,
+        log: &'a Log,
         id: SegmentId,
         newest: Lsn,
     ) -> Result<Self> {
+        let (storage, dir, identity) = (log.storage(), log.dir(), log.identity());
         let header = SegmentHeader {
             identity: *identity,
             id,
@@ -69,6 +70,7 @@ impl<'a> PackWriter<'a> {
             chain: 0,
             pace: None,
             finished: false,
+            defects: log.defects,
         };
         pack.write(&[&pack.header.encode()], 0)?;
         Ok(pack)
@@ -124,9 +126,11 @@ impl<'a> PackWriter<'a> {
             .rename(&self.temporary, &path)
             .map_err(|error| Error::io("create", &path, error))?;
         self.finished = true;
-        self.storage
-            .sync_dir(self.dir)
-            .map_err(|error| Error::io("sync directory", self.dir, error))?;
+        if !self.defects.has(Defect::ForgetPackName) {
+            self.storage
+                .sync_dir(self.dir)
+                .map_err(|error| Error::io("sync directory", self.dir, error))?;
+        }
         Ok(Segment {
             header: self.header,
             path,

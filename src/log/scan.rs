@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use crate::checksum::checksum;
+use crate::defects::{Defect, Defects};
 use crate::error::{Error, Result};
 use crate::log::format::{
     Entry, FRAME_ALIGN, FRAME_HEADER_LEN, FRAME_MAGIC, FrameHeader, FrameKind, SEGMENT_HEADER_LEN,
@@ -52,6 +53,7 @@ pub(crate) fn scan(
     manifest: &Manifest,
     start: LogPosition,
     durable: Lsn,
+    defects: Defects,
 ) -> Result<Scan> {
     let live = in_force(segments);
     let mut walk = Walk {
@@ -70,7 +72,8 @@ pub(crate) fn scan(
         .unwrap_or_default();
     let durable = durable.max(vouched).max(start.lsn);
     let (later, torn_bytes) = later_frames(&live[stop..], end)?;
-    if later > end.lsn || durable > end.lsn {
+    let missing = later > end.lsn || durable > end.lsn;
+    if missing && !defects.has(Defect::TakeDamageForTear) {
         let path = live
             .get(stop)
             .map_or_else(Default::default, |(s, _)| s.path.clone());
@@ -82,7 +85,8 @@ pub(crate) fn scan(
     }
     let mut accepted = frames.len();
     for (at, frame) in frames.iter().enumerate() {
-        if frame.header.lsn > durable && !content_is_intact(frame)? {
+        let doubtful = frame.header.lsn > durable && !defects.has(Defect::TrustTornTail);
+        if doubtful && !content_is_intact(frame)? {
             accepted = at;
             break;
         }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::defects::{Defect, Defects};
 use crate::error::{Error, Result};
 use crate::log::SegmentId;
 use crate::log::format::{HeaderError, SEGMENT_HEADER_LEN, SegmentHeader};
@@ -37,6 +38,7 @@ impl Segment {
         header: SegmentHeader,
         content: &[&[u8]],
         reserve: u64,
+        defects: Defects,
     ) -> Result<Self> {
         let path = header.id.path(dir);
         let temporary = header.id.temporary_path(dir);
@@ -58,7 +60,7 @@ impl Segment {
                 return Err(Error::io("create", &path, error));
             }
         };
-        Self::name(storage, dir, header, file)
+        Self::name(storage, dir, header, file, defects)
     }
 
     /// Makes a segment of a file that is in no use any more. What stands behind its header is told
@@ -68,6 +70,7 @@ impl Segment {
         dir: &Path,
         header: SegmentHeader,
         spare: &Spare,
+        defects: Defects,
     ) -> Result<Self> {
         let path = header.id.path(dir);
         let temporary = header.id.temporary_path(dir);
@@ -80,7 +83,7 @@ impl Segment {
             file.sync_data()
         };
         prepare().map_err(|error| Error::io("create", &path, error))?;
-        Self::name(storage, dir, header, file)
+        Self::name(storage, dir, header, file, defects)
     }
 
     /// Gives a file that is whole and on stable storage its name.
@@ -89,6 +92,7 @@ impl Segment {
         dir: &Path,
         header: SegmentHeader,
         file: Arc<dyn StorageFile>,
+        defects: Defects,
     ) -> Result<Self> {
         let path = header.id.path(dir);
         // From here on the segment may exist, so even a full disk is a failure that poisons.
@@ -100,9 +104,11 @@ impl Segment {
         storage
             .rename(&header.id.temporary_path(dir), &path)
             .map_err(|error| failed("create", &path, error))?;
-        storage
-            .sync_dir(dir)
-            .map_err(|error| failed("sync directory", dir, error))?;
+        if !defects.has(Defect::ForgetSegmentName) {
+            storage
+                .sync_dir(dir)
+                .map_err(|error| failed("sync directory", dir, error))?;
+        }
         Ok(Self { header, path, file })
     }
 

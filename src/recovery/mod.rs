@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::catalog::{Catalog, Contents, RootRow};
 use crate::cursor::{FeedId, StreamId};
+use crate::defects::Defect;
 use crate::engine::{Engine, INDEX_DIR, Parts};
 use crate::error::{Error, Result};
 use crate::feed::marks::Mark;
@@ -38,6 +39,7 @@ const LOG_DIR: &str = "log";
 
 /// Opens or creates the store in `path`. With `rebuild`, the catalog is derived anew.
 pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<Engine>> {
+    let defects = options.defects;
     let storage = options.storage.clone();
     let storage = storage.as_ref();
     let dir = path.join(LOG_DIR);
@@ -90,7 +92,7 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
     };
     contents.state.append(&mut packed.state);
     let start = start_of_scan(&segments, manifest, &dir, &catalog.root, derived)?;
-    let scan = scan(&segments, manifest, start, durable)?;
+    let scan = scan(&segments, manifest, start, durable, defects)?;
     let last = scan.frames.last();
     let closed = last.map_or(catalog.root.clean && !derived, |f| {
         f.header.kind == FrameKind::Close
@@ -103,7 +105,9 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
     let (mut frames, mut end) = (scan.frames.clone(), scan.end);
     if !fresh && (scan.torn || !closed) {
         generation += 1;
-        (frames, end) = relocate(storage, &dir, &mut segments, &scan, generation)?;
+        if !defects.has(Defect::TrustPageCache) {
+            (frames, end) = relocate(&options, &dir, &mut segments, &scan, generation)?;
+        }
     }
     let by_id: BTreeMap<SegmentId, Arc<Segment>> = segments
         .iter()
@@ -118,7 +122,7 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
         identity,
         segment_size: options.segment_size,
         durability: options.durability,
-        publishes_before_sync: options.publishes_before_sync(),
+        defects,
         segments: by_id,
         position: end,
         // One more with every crash: it stays far below 32 bits.
@@ -284,7 +288,9 @@ fn create_first_segment(
         generation: 0,
         chain: 0,
     };
-    segments.push(Arc::new(Segment::create(storage, dir, header, &[], 0)?));
+    let defects = options.defects;
+    let segment = Segment::create(storage, dir, header, &[], 0, defects)?;
+    segments.push(Arc::new(segment));
     Ok(())
 }
 
@@ -355,7 +361,7 @@ fn start_of_scan(
 /// Order: the fresh segment is durable before anything old is touched, and its first LSN makes
 /// later scans ignore the old copies. A crash anywhere in here leads to the same frames again.
 fn relocate(
-    storage: &dyn Storage,
+    options: &Options,
     dir: &Path,
     segments: &mut Vec<Arc<Segment>>,
     scan: &Scan,
@@ -407,7 +413,10 @@ fn relocate(
         offset += frame.header.frame_len();
     }
     let content: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
-    let segment = Arc::new(Segment::create(storage, dir, header, &content, offset)?);
+    let storage = options.storage.as_ref();
+    let defects = options.defects;
+    let segment = Segment::create(storage, dir, header, &content, offset, defects)?;
+    let segment = Arc::new(segment);
     for (header, offset, sum) in moved {
         frames.push(Scanned {
             segment: segment.clone(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 
+use crate::defects::Defect;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::feed::marks::Mark;
@@ -77,7 +78,10 @@ impl<'a> FeedTurn<'a> {
             return Err(Stop::Again);
         }
         engine.budget.touch(feed);
-        let next = writer.next_position(engine.log.generation());
+        let next = match engine.options.defects.has(Defect::ForgetPositionJump) {
+            true => writer.next,
+            false => writer.next_position(engine.log.generation()),
+        };
         let (live, live_bytes) = (writer.live, writer.live_bytes);
         // Commit times rise strictly along a feed, whatever the clock does.
         let time = engine.options.clock.now_micros().max(writer.time + 1);
@@ -253,7 +257,9 @@ impl<'a> FeedTurn<'a> {
         let replaced = before
             .iter()
             .filter_map(|(_, old)| Some(old.as_ref()?.position()));
-        writer.trail.forget(replaced);
+        if !self.engine.options.defects.has(Defect::RememberSuperseded) {
+            writer.trail.forget(replaced);
+        }
         before
     }
 

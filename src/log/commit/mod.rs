@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
+use crate::defects::{Defect, Defects};
 use crate::error::{Error, Result};
 use crate::feed::frame_ref::FrameRef;
 use crate::log::format::Identity;
@@ -84,7 +85,7 @@ pub(crate) struct Log {
     segment_size: AtomicU64,
     durability: Durability,
     generation: u32,
-    publishes_before_sync: bool,
+    pub(crate) defects: Defects,
     queue: Mutex<Queue>,
     turn: Condvar,
     tail: Mutex<Tail>,
@@ -112,8 +113,7 @@ pub(crate) struct LogSetup {
     pub(crate) segments: BTreeMap<SegmentId, Arc<Segment>>,
     pub(crate) position: LogPosition,
     pub(crate) generation: u32,
-    /// Only ever true in a test that must see it fail.
-    pub(crate) publishes_before_sync: bool,
+    pub(crate) defects: Defects,
     /// The current segment, which `segments` has too.
     pub(crate) current: Arc<Segment>,
 }
@@ -137,7 +137,7 @@ impl Log {
             segment_size: AtomicU64::new(setup.segment_size),
             durability: setup.durability,
             generation: setup.generation,
-            publishes_before_sync: setup.publishes_before_sync,
+            defects: setup.defects,
             queue: Mutex::new(Queue {
                 next_lsn: durable.next(),
                 waiting: Vec::new(),
@@ -274,7 +274,7 @@ impl Log {
         let last = frames.len().saturating_sub(1);
         for (index, frame) in frames.iter_mut().enumerate() {
             frame.header.lsn = queue.next_lsn;
-            frame.header.continues = index < last;
+            frame.header.continues = index < last && !self.defects.has(Defect::SplitCommits);
             queue.next_lsn = queue.next_lsn.next();
         }
         let lsn = frames
@@ -376,7 +376,13 @@ impl Log {
             });
         }
         self.syncs.fetch_add(1, Ordering::Relaxed);
+        if self.defects.has(Defect::AcknowledgeBeforeSync) {
+            return Ok(());
+        }
         let synced = segment.sync();
+        if self.defects.has(Defect::IgnoreFailedSync) {
+            return Ok(());
+        }
         *failed = synced.is_err();
         synced
     }
@@ -464,7 +470,8 @@ impl Log {
         }
         queue.leading = true;
         drop(queue);
-        let led = self.lead(Vec::new(), true);
+        let sync = !self.defects.has(Defect::CatalogAheadOfLog);
+        let led = self.lead(Vec::new(), sync);
         let position = self.position();
         let mut queue = self.queue.lock();
         self.step_down(&mut queue, led);
@@ -509,8 +516,11 @@ impl Log {
             commit.publication.place(headers.zip(&mut places));
             self.written
                 .fetch_max(commit.ticket.lsn.0, Ordering::AcqRel);
-            if self.publishes_before_sync {
+            if self.defects.has(Defect::PublishBeforeSync) {
                 commit.publication.publish();
+            }
+            if self.defects.has(Defect::RetireBeforeSync) {
+                commit.publication.retire();
             }
             tail.unsynced
                 .push(commit.ticket, commit.publication, &commit.frames);
@@ -546,7 +556,7 @@ impl Log {
 
     fn publish_through(&self, tail: &mut Tail, through: Lsn) {
         tail.synced_once = true;
-        while let Some(commit) = tail.unsynced.pop(through) {
+        while let Some(commit) = tail.unsynced.pop(through, self.defects) {
             commit.publication.publish();
             self.durable
                 .fetch_max(commit.ticket.lsn.0, Ordering::AcqRel);
