@@ -151,7 +151,8 @@ struct Survey {
 }
 
 impl Survey {
-    fn add(&mut self, segment: &Arc<Segment>) -> Result<()> {
+    /// Frames at or after `limit` are superseded: a later segment has them.
+    fn add(&mut self, segment: &Arc<Segment>, limit: Lsn) -> Result<()> {
         let header = segment.header;
         let mut stretch = Stretch {
             first: header.id,
@@ -164,7 +165,7 @@ impl Survey {
         };
         let mut offset = SEGMENT_HEADER_LEN as u64;
         while let Some(frame) = read_frame(segment, offset)? {
-            if frame.header.chain != stretch.end_chain {
+            if frame.header.chain != stretch.end_chain || frame.header.lsn >= limit {
                 break;
             }
             match frame.header.kind {
@@ -201,8 +202,12 @@ fn round(
     pace: bool,
 ) -> Result<Compacted> {
     let mut survey = Survey::default();
+    let segments = engine.log.segments();
     for victim in victims {
-        survey.add(victim)?;
+        let log = |later: &&Arc<Segment>| !later.id().is_pack() && later.id() > victim.id();
+        let later = segments.iter().find(log);
+        let limit = later.map_or(Lsn(u64::MAX), |later| later.header.first_lsn);
+        survey.add(victim, limit)?;
     }
     let ids: BTreeSet<SegmentId> = victims.iter().map(|victim| victim.id()).collect();
     let manifest = next_manifest(engine, &survey, &ids)?;

@@ -131,7 +131,11 @@ impl<'a> FeedTurn<'a> {
     pub(crate) fn settle(&mut self) -> Result<(), Stop> {
         if let Some(newest) = &self.writer.newest {
             match self.engine.log.wait(newest, Stage::Durable) {
-                Err(Error::DiskFull { .. }) => return Err(Stop::Again),
+                Err(Error::DiskFull { .. }) => {
+                    // It was aborted: the next attempt need not wait for it.
+                    self.writer.newest = None;
+                    return Err(Stop::Again);
+                }
                 waited => waited?,
             }
         }

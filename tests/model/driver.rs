@@ -691,6 +691,9 @@ impl Driver {
 
     pub fn compact(&mut self) {
         let compacted = self.store.compact();
+        if compacted.is_err() && std::env::var("DBG").is_ok() {
+            for (path, len) in self.disk.files() { let b = self.disk.read_file(&path).unwrap(); if path.to_string_lossy().contains("log/") { eprintln!("{} {len} chain {:x} first {} gen {}", path.display(), u32::from_le_bytes(b[12..16].try_into().unwrap()), b[32], b[40]); } }
+        }
         if self.look(compacted).is_some() {
             self.mark_durable();
         }
@@ -826,9 +829,12 @@ impl Driver {
             );
             return Ok(state.clone());
         }
+        let newest = states.last().map(|state| self.difference(state));
+        let newest = newest.transpose()?.flatten();
         panic!(
-            "after {survivors:?} the store is at none of {} states",
-            states.len()
+            "after {survivors:?} the store is at none of {} states; the newest has {}",
+            states.len(),
+            newest.unwrap_or("other windows")
         )
     }
 
@@ -838,14 +844,25 @@ impl Driver {
 
     /// Whether readers see what the model says.
     fn shows(&self, model: &Model) -> Result<bool> {
+        Ok(self.difference(model)?.is_none())
+    }
+
+    /// What of the model readers do not see, if anything.
+    fn difference(&self, model: &Model) -> Result<Option<&'static str>> {
         let empty = ModelFeed::default();
-        for feed in 0..FEEDS {
+        for (feed, (_, name, _)) in NAMES.iter().enumerate() {
             let expected = model.feeds.get(&feed).unwrap_or(&empty);
             if !feed_agrees(&self.try_feed(feed)?, expected)? {
-                return Ok(false);
+                if std::env::var("DBG").is_ok() {
+                    for r in self.try_feed(feed)?.records(None) { let r = r?; eprintln!("F {} {} {:?} {:?} {:?}", r.id, r.last_action, r.last_modified_at.as_micros(), r.pruned_at, r.payload.map(|p| String::from_utf8_lossy(&p).into_owned())); }
+                    for (id, r) in expected.in_order() { eprintln!("E {} {} {:?} {:?} {:?}", id, r.action, r.modified, r.pruned, r.payload); }
+                    eprintln!("{:?} {:?}", self.try_feed(feed)?.consumers(), expected.consumer);
+                }
+                return Ok(Some(name));
             }
         }
-        syncs_agree(&self.store, model, self.counts_loosely)
+        let same = syncs_agree(&self.store, model, self.counts_loosely)?;
+        Ok((!same).then_some("other checkpoints or reports"))
     }
 
     /// Whether closing each open window would delete what the model says: tried on a copy of the
