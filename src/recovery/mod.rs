@@ -93,10 +93,12 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
     contents.state.append(&mut packed.state);
     let start = start_of_scan(&segments, manifest, &dir, &catalog.root, derived)?;
     let scan = scan(&segments, manifest, start, durable, defects)?;
+    // A close frame that the catalog does not know of may be in the page cache only, and so may
+    // what it was to be synced with.
+    let is_close =
+        |last: &Scanned| last.header.kind == FrameKind::Close && last.header.lsn <= scan.durable;
     let last = scan.frames.last();
-    let closed = last.map_or(catalog.root.clean && !derived, |f| {
-        f.header.kind == FrameKind::Close
-    });
+    let closed = last.map_or(catalog.root.clean && !derived, is_close);
     let mut generation = segments
         .iter()
         .map(|s| s.header.generation)

@@ -290,6 +290,8 @@ impl Driver {
             | Error::Closed
             | Error::Poisoned { .. } => self.trust != Trust::Sound,
             Error::Corrupt { .. } | Error::UnknownFormat { .. } => damaged,
+            // In relaxed durability it was acknowledged, and could not be synced to be seen.
+            Error::UnknownConsumer { .. } => self.trust != Trust::Sound && self.is_poisoned(),
             _ => false,
         };
         let poisoned = self.poisoned && matches!(error, Error::Poisoned { .. });
@@ -550,7 +552,10 @@ impl Driver {
     /// next commit after it.
     pub fn committed(&mut self, durably: bool) {
         let now = Rc::new(self.model.clone());
-        self.unvouched.clone_from(&self.history);
+        // What changes nothing, or waits for the next commit, may have written no frame.
+        if durably && self.history.last() != Some(&now) {
+            self.unvouched.clone_from(&self.history);
+        }
         self.unvouched.push(now.clone());
         if durably && self.is_durable {
             self.forget_history();
@@ -804,30 +809,43 @@ impl Driver {
                 let afresh = |reader: &mut Reader| *reader = Reader::of(reader.feed);
                 self.readers.iter_mut().for_each(afresh);
             }
+            // Nothing has been written yet that vouches for what was found.
+            let (found_at, states) = (Rc::new(found.clone()), self.states());
+            let at = states.iter().rposition(|state| *state == found_at);
             self.settle(found);
+            self.unvouched = states;
+            self.unvouched.truncate(at.map_or(0, |at| at + 1));
         }
     }
 
-    fn survivors(&self, probe: &MemoryStorage, survivors: Survivors) -> Result<Model> {
+    /// The states that the store may be in after an unclean end, as they are when it is open again.
+    fn states(&self) -> Vec<Rc<Model>> {
         let older = match self.trust {
-            Trust::Damaged => &self.unvouched[..],
-            _ => &[],
+            Trust::Lying => &[],
+            _ => &self.unvouched[..],
         };
         let states = older.iter().chain(&self.history);
-        let states = states.map(|state| Model::clone(state).reopened());
-        let states: Vec<Model> = states.collect();
+        let states = states.map(|state| Rc::new(Model::clone(state).reopened()));
+        states.collect()
+    }
+
+    fn survivors(&self, probe: &MemoryStorage, survivors: Survivors) -> Result<Model> {
+        let mut states = self.states();
+        if self.trust != Trust::Damaged {
+            states.drain(..states.len() - self.history.len());
+        }
         for state in states.iter().rev() {
             if !self.agrees(probe, state)? {
                 continue;
             }
             let acknowledged = self.model.clone().reopened();
-            let acknowledged = states.iter().rposition(|state| *state == acknowledged);
+            let acknowledged = states.iter().rposition(|state| **state == acknowledged);
             let found = states.iter().rposition(|other| other == state);
             assert!(
                 survivors != Survivors::All || self.trust != Trust::Sound || found >= acknowledged,
                 "a killed process loses nothing"
             );
-            return Ok(state.clone());
+            return Ok(Model::clone(state));
         }
         let newest = states.last().map(|state| self.difference(state));
         let newest = newest.transpose()?.flatten();
