@@ -5,7 +5,10 @@
 
 /// One way in which an engine like this one could be wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[cfg_attr(not(feature = "simulate"), expect(unreachable_pub, reason = "no tests"))]
+#[cfg_attr(
+    not(feature = "simulate"),
+    expect(unreachable_pub, reason = "no tests")
+)]
 pub enum Defect {
     /// Readers see a commit, and lose sight of what it supersedes, before it is synced.
     PublishBeforeSync,

@@ -437,7 +437,9 @@ fn after_a_full_disk_everything_else_works_too() {
                 .map(|swept| swept.deleted == 3)
         }),
         ("replace", |feed| {
-            feed.replace()?.commit().map(|replaced| replaced.removed == 3)
+            feed.replace()?
+                .commit()
+                .map(|replaced| replaced.removed == 3)
         }),
     ];
     for (what, operation) in operations {
@@ -451,7 +453,10 @@ fn after_a_full_disk_everything_else_works_too() {
         disk.fail(Fault::Full { bytes: 0 });
         let large = "y".repeat(9000);
         let refused = feed.batch_save_raw(&[("large", &large)]);
-        assert!(matches!(refused, Err(Error::DiskFull { .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(Error::DiskFull { .. })),
+            "{refused:?}"
+        );
         disk.heal();
         assert!(operation(&feed).unwrap(), "{what}");
         let saved = feed.batch_save_raw(&[("small", "1")]).unwrap();

@@ -40,11 +40,7 @@ pub(crate) struct PackWriter<'a> {
 
 impl<'a> PackWriter<'a> {
     /// Begins a pack whose newest record has the LSN `newest`.
-    pub(crate) fn create(
-        log: &'a Log,
-        id: SegmentId,
-        newest: Lsn,
-    ) -> Result<Self> {
+    pub(crate) fn create(log: &'a Log, id: SegmentId, newest: Lsn) -> Result<Self> {
         let (storage, dir, identity) = (log.storage(), log.dir(), log.identity());
         let header = SegmentHeader {
             identity: *identity,

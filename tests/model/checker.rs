@@ -183,10 +183,7 @@ pub fn check_feed(feed: &Feed, expected: &ModelFeed) -> Result<()> {
     }
     assert_eq!(feed.size()?, size);
     assert!(consumer_agrees(feed, expected)?, "the named consumer moves");
-    assert_eq!(
-        feed.first_cursor()?,
-        all.get(0).map(|record| record.cursor)
-    );
+    assert_eq!(feed.first_cursor()?, all.get(0).map(|record| record.cursor));
     let last = all.iter().next_back().map(|record| record.cursor);
     assert_eq!(feed.last_cursor()?, last);
 
@@ -196,17 +193,13 @@ pub fn check_feed(feed: &Feed, expected: &ModelFeed) -> Result<()> {
     for (found, (id, record)) in got.iter().zip(&in_order) {
         check_record(found, id, record);
     }
-    let back = feed
-        .list(&List::new().limit(10_000).order(Order::Descending))
-        ?;
+    let back = feed.list(&List::new().limit(10_000).order(Order::Descending))?;
     assert!(
         back.iter().rev().eq(all.iter()),
         "descending is ascending, reversed"
     );
     for filter in [Action::Added | Action::Deleted, Action::Updated.into()] {
-        let page = feed
-            .list(&List::new().limit(10_000).filter(filter))
-            ?;
+        let page = feed.list(&List::new().limit(10_000).filter(filter))?;
         let expected = all
             .iter()
             .filter(|record| filter.contains(record.last_action));
@@ -214,15 +207,11 @@ pub fn check_feed(feed: &Feed, expected: &ModelFeed) -> Result<()> {
     }
     if let Some(middle) = all.get(all.len() / 2) {
         let moment = middle.last_modified_at;
-        let page = feed
-            .list(&List::new().limit(10_000).modified_after(moment))
-            ?;
+        let page = feed.list(&List::new().limit(10_000).modified_after(moment))?;
         let expected = all.iter().filter(|r| r.last_modified_at > moment);
         assert!(page.iter().eq(expected));
         let some = [middle.id, "never saved"];
-        let page = feed
-            .list(&List::new().ids(some).metadata_only(true))
-            ?;
+        let page = feed.list(&List::new().ids(some).metadata_only(true))?;
         assert_eq!(
             page.iter().map(|r| (r.id, r.payload)).collect::<Vec<_>>(),
             [(middle.id, None)]

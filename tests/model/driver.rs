@@ -121,6 +121,8 @@ pub struct Driver {
     /// Models that recovery may take for the newest if the log's last frames are damaged: nothing
     /// later in the log vouches for them.
     unvouched: Vec<Rc<Model>>,
+    /// Whether frames were written since the newest state was known to be durable.
+    has_written: bool,
     /// The greatest cursor of each feed that anybody was ever shown.
     shown: BTreeMap<FeedNo, Cursor>,
     /// Whether what a commit counted as restored, or as updated, was never answered.
@@ -162,6 +164,7 @@ impl Driver {
             is_durable,
             history: vec![Rc::default()],
             unvouched: vec![Rc::default()],
+            has_written: false,
             shown: BTreeMap::new(),
             counts_loosely: false,
             strikes: BTreeMap::new(),
@@ -203,7 +206,10 @@ impl Driver {
         }
         if self.is_being_filled(feed) {
             assert!(
-                matches!(answer, Err(Error::ReplaceInProgress { .. }) | Err(Error::Poisoned { .. })),
+                matches!(
+                    answer,
+                    Err(Error::ReplaceInProgress { .. }) | Err(Error::Poisoned { .. })
+                ),
                 "{answer:?}"
             );
             return None;
@@ -231,7 +237,11 @@ impl Driver {
     }
 
     /// Lets the model go on where an author writes: in the feeds, or in what is filled anew.
-    pub fn next<T>(&self, filler: Option<Filler>, go_on: impl FnOnce(&mut Model) -> T) -> (Next, T) {
+    pub fn next<T>(
+        &self,
+        filler: Option<Filler>,
+        go_on: impl FnOnce(&mut Model) -> T,
+    ) -> (Next, T) {
         let mut model = self.model.clone();
         let Some(filler) = filler else {
             let value = go_on(&mut model);
@@ -339,8 +349,8 @@ impl Driver {
         let checkpoint = checkpoint.filter(|_| connection == "c");
         // One bookmark for all would be foreign to all feeds but one, and to what is filled anew.
         let bookmark = self.bookmark(first);
-        let bookmark = bookmark
-            .filter(|_| merging && writes.len() == 1 && self.filler(author).is_none());
+        let bookmark =
+            bookmark.filter(|_| merging && writes.len() == 1 && self.filler(author).is_none());
         let cursor = bookmark.map(|bookmark| bookmark.cursor);
         let mut feeds = Vec::new();
         for (feed, _) in &writes {
@@ -552,23 +562,25 @@ impl Driver {
     /// next commit after it.
     pub fn committed(&mut self, durably: bool) {
         let now = Rc::new(self.model.clone());
-        // What changes nothing, or waits for the next commit, may have written no frame.
-        if durably && self.history.last() != Some(&now) {
-            self.unvouched.clone_from(&self.history);
+        if self.history.last() != Some(&now) {
+            // What changes nothing, or waits for the next commit, may have written no frame.
+            self.has_written |= durably;
+            self.history.push(now.clone());
+            self.unvouched.push(now);
         }
-        self.unvouched.push(now.clone());
         if durably && self.is_durable {
             self.forget_history();
         }
-        if self.history.last() != Some(&now) {
-            self.history.push(now);
-        }
     }
 
+    /// The newest state is on stable storage, and so is what vouches for those before it.
     fn forget_history(&mut self) {
+        if std::mem::take(&mut self.has_written) {
+            self.unvouched.clone_from(&self.history);
+        }
         // Of a disk that lies, nothing is known to be durable.
         if self.trust != Trust::Lying {
-            self.history.clear();
+            self.history.drain(..self.history.len() - 1);
         }
     }
 
@@ -635,8 +647,8 @@ impl Driver {
     pub fn mark_durable(&mut self) {
         let flushed = self.store.flush();
         if self.look(flushed).is_some() && !self.poisoned {
+            self.committed(false);
             self.forget_history();
-            self.history.push(Rc::new(self.model.clone()));
         }
     }
 
@@ -696,9 +708,6 @@ impl Driver {
 
     pub fn compact(&mut self) {
         let compacted = self.store.compact();
-        if compacted.is_err() && std::env::var("DBG").is_ok() {
-            for (path, len) in self.disk.files() { let b = self.disk.read_file(&path).unwrap(); if path.to_string_lossy().contains("log/") { eprintln!("{} {len} chain {:x} first {} gen {}", path.display(), u32::from_le_bytes(b[12..16].try_into().unwrap()), b[32], b[40]); } }
-        }
         if self.look(compacted).is_some() {
             self.mark_durable();
         }
@@ -739,8 +748,8 @@ impl Driver {
     fn settle(&mut self, model: Model) {
         self.model = model;
         self.poisoned = false;
-        self.forget_history();
         self.history.push(Rc::new(self.model.clone()));
+        self.forget_history();
         self.unvouched.clone_from(&self.history);
     }
 
@@ -871,11 +880,6 @@ impl Driver {
         for (feed, (_, name, _)) in NAMES.iter().enumerate() {
             let expected = model.feeds.get(&feed).unwrap_or(&empty);
             if !feed_agrees(&self.try_feed(feed)?, expected)? {
-                if std::env::var("DBG").is_ok() {
-                    for r in self.try_feed(feed)?.records(None) { let r = r?; eprintln!("F {} {} {:?} {:?} {:?}", r.id, r.last_action, r.last_modified_at.as_micros(), r.pruned_at, r.payload.map(|p| String::from_utf8_lossy(&p).into_owned())); }
-                    for (id, r) in expected.in_order() { eprintln!("E {} {} {:?} {:?} {:?}", id, r.action, r.modified, r.pruned, r.payload); }
-                    eprintln!("{:?} {:?}", self.try_feed(feed)?.consumers(), expected.consumer);
-                }
                 return Ok(Some(name));
             }
         }

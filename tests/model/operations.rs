@@ -129,7 +129,10 @@ impl Driver {
         let swaps = filling.filter(|_| status == Status::Succeeded);
         let (next, ()) = self.next(None, |model| {
             if let Some(filling) = &swaps {
-                filling.feeds.iter().for_each(|feed| swap(model, filling, *feed));
+                filling
+                    .feeds
+                    .iter()
+                    .for_each(|feed| swap(model, filling, *feed));
             }
             model.end(author, status);
         });

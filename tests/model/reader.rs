@@ -92,11 +92,7 @@ impl Reader {
         let records = expected.records.iter();
         let live: BTreeMap<_, _> = records.filter(|(_, record)| record.is_live()).collect();
         let extra = |id: &&String| !live.contains_key(id) && !forgotten.contains(*id);
-        assert_eq!(
-            self.copy.keys().find(extra),
-            None,
-            "the consumer converges"
-        );
+        assert_eq!(self.copy.keys().find(extra), None, "the consumer converges");
         for (id, record) in live {
             match self.copy.get(id) {
                 Some(Some(found)) => assert!(

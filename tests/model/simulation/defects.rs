@@ -1,7 +1,6 @@
 //! Proof that the checks can fail: engines with one line wrong each, which the simulation has to
 //! find out.
 
-
 use highwater::Defect;
 
 use super::attempt;
@@ -13,7 +12,8 @@ const SEEDS_MAX: u64 = 2000;
 fn every_broken_variant_is_caught() {
     let mut missed = Vec::new();
     for defect in Defect::ALL {
-        let caught = (0..SEEDS_MAX).find_map(|seed| Some((seed, attempt(seed, Some(defect)).err()?)));
+        let caught =
+            (0..SEEDS_MAX).find_map(|seed| Some((seed, attempt(seed, Some(defect)).err()?)));
         match caught {
             Some((seed, failure)) => {
                 let reason = failure.lines().nth(1).unwrap_or_default();

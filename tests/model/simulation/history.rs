@@ -92,12 +92,6 @@ impl History {
         self.note(step.kind());
         step.apply(&mut self.driver);
         self.driver.notice_poison();
-        if std::env::var("DBG2").is_ok() {
-            eprintln!("{:?}", self.driver.disk.strikes()); let disk = self.driver.disk.crash(Survivors::Synced);
-            for (path, len) in disk.files() { let b = disk.read_file(&path).unwrap(); if path.to_string_lossy().contains("log/") { eprintln!("{} {len} chain {:x} first {} gen {}", path.display(), u32::from_le_bytes(b[12..16].try_into().unwrap()), b[32], b[40]); } }
-            let r = self.driver.options.clone().storage(std::sync::Arc::new(disk)).rebuild("/store");
-            eprintln!("{:?}", r.err());
-        }
         let operations = self.driver.disk.operations();
         let poisoned = self.driver.poisoned;
         (format!("{step:?}"), operations, poisoned).hash(&mut self.digest);
@@ -241,7 +235,10 @@ impl History {
     /// At the end everything must be as the model says, now and when the store is opened again.
     fn check_all(&mut self) {
         for rebuild in [false, true] {
-            for step in [Step::Check, if rebuild { Step::Rebuild } else { Step::Reopen }] {
+            for step in [
+                Step::Check,
+                if rebuild { Step::Rebuild } else { Step::Reopen },
+            ] {
                 self.apply(&step);
                 if self.driver.reported.is_some() {
                     return self.note("reports of damage");

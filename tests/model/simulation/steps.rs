@@ -142,7 +142,13 @@ impl Dice {
         let sync = self.index(SYNCS.len());
         match self.below(3) {
             0 => {
-                let ends = [End::Succeed, End::Succeed, End::Fail, End::Interrupt, End::Drop];
+                let ends = [
+                    End::Succeed,
+                    End::Succeed,
+                    End::Fail,
+                    End::Interrupt,
+                    End::Drop,
+                ];
                 Step::EndRun(sync, self.pick(&ends))
             }
             _ => {
