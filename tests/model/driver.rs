@@ -620,6 +620,10 @@ impl Driver {
             syncs_agree(&self.store, &self.model, self.counts_loosely)?,
             "checkpoints and reports are those of the model"
         );
+        if self.trust == Trust::Damaged {
+            // The copy of the store may end earlier, where nothing vouches for what is damaged.
+            return Ok(());
+        }
         let probe = self.disk.crash(Survivors::All);
         assert!(
             self.windows_agree(&probe, &self.model)?,

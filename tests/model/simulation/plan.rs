@@ -74,11 +74,13 @@ impl Plan {
         let betrayed = dice.percent(25);
         let betrayal = (dice.between(1, steps), dice.pick(&betrayals));
         let failing = dice.pick(&[0, 4, 12, 25]);
+        // With few records they change often; with many, pages are long enough to be followed.
+        let (ids, batch) = dice.pick(&[(3, 8), (3, 40), (12, 12), (24, 8), (24, 60), (90, 60)]);
         Self {
             options: options(dice),
             steps,
-            ids: dice.pick(&[3, 12, 24, 90]),
-            batch: dice.pick(&[2, 8, 12, 60]),
+            ids,
+            batch,
             kinds,
             failing: if failures.is_empty() { 0 } else { failing },
             failures,
