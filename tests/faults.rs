@@ -421,7 +421,8 @@ fn a_failed_sync_while_closing_is_no_clean_end() {
 /// aborted, again and again; and the commit's time was not given back.
 #[test]
 fn after_a_full_disk_everything_else_works_too() {
-    let operations: [(&str, fn(&highwater::Feed) -> Result<bool>); 5] = [
+    type Operation = fn(&highwater::Feed) -> Result<bool>;
+    let operations: [(&str, Operation); 5] = [
         ("prune", |feed| {
             feed.prune(&Oldest::all()).map(|done| done.records > 0)
         }),

@@ -301,8 +301,9 @@ impl<'a> Transaction<'a> {
         for turn in &mut turns {
             frames.append(&mut turn.changes.frames);
             let part = turn.publication();
-            let forgets = engine.options.defects.has(Defect::ForgetSeen);
-            if !part.marks.is_empty() && !(forgets && part.marks.iter().all(only_names)) {
+            let forgotten =
+                engine.options.defects.has(Defect::ForgetSeen) && part.marks.iter().all(only_names);
+            if !part.marks.is_empty() && !forgotten {
                 let mut frame = Frame::marks(turn.feed, author, &part.marks);
                 (frame.header.live, frame.header.live_bytes) = (part.live, part.live_bytes);
                 frames.push(frame);

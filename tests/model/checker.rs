@@ -92,8 +92,8 @@ pub fn syncs_agree(store: &Store, model: &Model, loosely: bool) -> Result<bool> 
         }
         report
     };
-    for sync in 0..SYNCS.len() {
-        let found = store.checkpoint("c", SYNCS[sync], "")?;
+    for (sync, name) in SYNCS.iter().enumerate() {
+        let found = store.checkpoint("c", name, "")?;
         let found = found.map(|found| String::from_utf8(found.json).unwrap());
         let reports = store.runs(&sync_key(sync))?;
         let no_runs = Vec::new();

@@ -5,11 +5,11 @@
 //! what goes wrong meanwhile. There is one thread, one clock and one source of chance, so a seed that
 //! fails does so again, in the same way.
 //!
-//! * [`dice`]: chance
-//! * [`plan`]: what a seed decides once
-//! * [`steps`]: the next operation
-//! * [`history`]: operations, faults, checks
-//! * [`defects`]: proof that the checks can fail
+//! * `dice`: chance
+//! * `plan`: what a seed decides once
+//! * `steps`: the next operation
+//! * `history`: operations, faults, checks
+//! * `defects`: proof that the checks can fail
 //!
 //! `cargo test --release --test model soak -- --ignored --nocapture` goes on until it is stopped, or
 //! for as many seeds as `SEEDS` says, from the one that `FROM` says.
@@ -61,8 +61,8 @@ fn attempt(seed: u64, defect: Option<Defect>) -> Result<Trace, String> {
     played.map_err(|_| FAILURE.take().unwrap_or_default())
 }
 
-/// Plays seeds on all cores until `enough` says so, which is asked from time to time with how many
-/// were played. Returns what they were made of, and which failed.
+/// Plays seeds on all cores, and tells after each how many were played. Returns that, what they were
+/// made of, and which failed.
 fn play_all(
     from: u64,
     count: u64,
