@@ -73,13 +73,14 @@ pub(crate) fn verify(engine: &Engine, mut progress: impl FnMut(u64, u64)) -> Res
     for (at, segment) in segments.iter().enumerate() {
         report.segments += 1;
         let next = segments.get(at + 1);
-        let limit = next.map(|next| next.header.first_lsn);
+        let limit = next.map_or(Lsn(u64::MAX), |next| next.header.first_lsn);
+        let limit = limit.min(manifest.superseded_from(segment.id()));
         let mut offset = SEGMENT_HEADER_LEN as u64;
         let mut chain = segment.header.chain;
         let mut lsn = Lsn(segment.header.first_lsn.0 - 1);
         while let Some(frame) = read_frame(segment, offset)? {
             engine.check_not_closed()?;
-            let superseded = limit.is_some_and(|limit| frame.header.lsn >= limit);
+            let superseded = frame.header.lsn >= limit;
             if frame.header.chain != chain || superseded || frame.header.lsn > end.lsn {
                 break;
             }

@@ -33,7 +33,7 @@ use crate::log::format::{FrameKind, SEGMENT_HEADER_LEN};
 use crate::log::frame::Frame;
 use crate::log::manifest::{Manifest, Stretch};
 use crate::log::pack::PackWriter;
-use crate::log::scan::read_frame;
+use crate::log::scan::{in_force, read_frame};
 use crate::log::segment::Segment;
 use crate::log::{Lsn, SegmentId};
 
@@ -202,11 +202,18 @@ fn round(
     pace: bool,
 ) -> Result<Compacted> {
     let mut survey = Survey::default();
-    let segments = engine.log.segments();
+    let mut segments = engine.log.segments();
+    segments.retain(|segment| !segment.id().is_pack());
+    let live = in_force(&segments, &engine.manifest.lock());
     for victim in victims {
-        let log = |later: &&Arc<Segment>| !later.id().is_pack() && later.id() > victim.id();
-        let later = segments.iter().find(log);
-        let limit = later.map_or(Lsn(u64::MAX), |later| later.header.first_lsn);
+        let known = live.iter().find(|(segment, _)| segment.id() == victim.id());
+        // A segment that was superseded whole leads on from where it begins.
+        let limit = known.map_or(victim.header.first_lsn, |(_, limit)| *limit);
+        let limit = if victim.id().is_pack() {
+            Lsn(u64::MAX)
+        } else {
+            limit
+        };
         survey.add(victim, limit)?;
     }
     let ids: BTreeSet<SegmentId> = victims.iter().map(|victim| victim.id()).collect();

@@ -55,7 +55,7 @@ pub(crate) fn scan(
     durable: Lsn,
     defects: Defects,
 ) -> Result<Scan> {
-    let live = in_force(segments);
+    let live = in_force(segments, manifest);
     let mut walk = Walk {
         segments: &live,
         manifest,
@@ -164,11 +164,13 @@ fn checked_len(header: &FrameHeader) -> u64 {
 /// The segments that count, each with the LSN from which later segments supersede its frames.
 ///
 /// After a crash the doubtful end of a segment is copied to a fresh one, which then holds the
-/// frames from its first LSN on, whatever the older segment still has.
-pub(crate) fn in_force(segments: &[Arc<Segment>]) -> Vec<(Arc<Segment>, Lsn)> {
+/// frames from its first LSN on, whatever the older segment still has; also when the fresh one was
+/// retired since.
+pub(crate) fn in_force(segments: &[Arc<Segment>], manifest: &Manifest) -> Vec<(Arc<Segment>, Lsn)> {
     let mut limit = Lsn(u64::MAX);
     let mut live = Vec::new();
     for segment in segments.iter().rev() {
+        limit = limit.min(manifest.superseded_from(segment.id()));
         if segment.header.first_lsn < limit {
             live.push((segment.clone(), limit));
             limit = segment.header.first_lsn;

@@ -108,7 +108,8 @@ pub(crate) fn open(path: &Path, options: Options, rebuild: bool) -> Result<Arc<E
     if !fresh && (scan.torn || !closed) {
         generation += 1;
         if !defects.has(Defect::TrustPageCache) {
-            (frames, end) = relocate(&options, &dir, &mut segments, &scan, generation)?;
+            let files = (&mut segments, manifest);
+            (frames, end) = relocate(&options, &dir, files, &scan, generation)?;
         }
     }
     let by_id: BTreeMap<SegmentId, Arc<Segment>> = segments
@@ -365,7 +366,7 @@ fn start_of_scan(
 fn relocate(
     options: &Options,
     dir: &Path,
-    segments: &mut Vec<Arc<Segment>>,
+    (segments, manifest): (&mut Vec<Arc<Segment>>, &Manifest),
     scan: &Scan,
     generation: u64,
 ) -> Result<(Vec<Scanned>, LogPosition)> {
@@ -427,7 +428,7 @@ fn relocate(
             sum,
         });
     }
-    put_away(storage, dir, segments, cut)?;
+    put_away(storage, dir, (segments, manifest), cut)?;
     segments.push(segment);
     Ok((
         frames,
@@ -445,10 +446,11 @@ fn relocate(
 fn put_away(
     storage: &dyn Storage,
     dir: &Path,
-    segments: &mut Vec<Arc<Segment>>,
+    (segments, manifest): (&mut Vec<Arc<Segment>>, &Manifest),
     cut: LogPosition,
 ) -> Result<()> {
-    let counts: Vec<SegmentId> = in_force(segments).iter().map(|(s, _)| s.id()).collect();
+    let live = in_force(segments, manifest);
+    let counts: Vec<SegmentId> = live.iter().map(|(segment, _)| segment.id()).collect();
     let keep =
         |segment: &Arc<Segment>| segment.id() <= cut.segment && counts.contains(&segment.id());
     for segment in segments.iter().filter(|segment| !keep(segment)) {
