@@ -1,7 +1,7 @@
 //! The parts of an open store, and what reads and writes share: finding feeds, loading indexes,
 //! locating versions.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -13,6 +13,7 @@ use crate::catalog::{Catalog, FeedChanges, FeedRow, Save};
 use crate::closing::Closing;
 use crate::compaction::Compactor;
 use crate::cursor::{FIRST_EPOCH, FeedId, StreamId};
+use crate::defects::Defect;
 use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::feed::FeedKey;
@@ -86,21 +87,24 @@ pub(crate) struct Parts {
     pub(crate) lock: Box<dyn StorageLock>,
 }
 
-/// The feeds of a store: those in use, and what the catalog says of the others.
+/// The feeds of a store: those in use, and what the catalog says of the others. In order, so that
+/// the same calls leave the same files.
 #[derive(Default)]
 pub(crate) struct Feeds {
-    pub(crate) slots: HashMap<FeedId, Arc<FeedSlot>>,
+    pub(crate) slots: BTreeMap<FeedId, Arc<FeedSlot>>,
     /// The epochs in memory: what the slots hold, and what is staged to replace it.
-    pub(crate) streams: HashMap<StreamId, Arc<FeedState>>,
+    pub(crate) streams: BTreeMap<StreamId, Arc<FeedState>>,
     pub(crate) rows: BTreeMap<StreamId, FeedRow>,
     /// Feeds that are being replaced.
-    pub(crate) replacing: HashSet<FeedId>,
+    pub(crate) replacing: BTreeSet<FeedId>,
     /// Epochs that are over, which the catalog still has.
     pub(crate) dropped: BTreeSet<StreamId>,
 }
 
 impl Engine {
     pub(crate) fn new(parts: Parts) -> Self {
+        let forgets_lock = parts.options.defects.has(Defect::ForgetLock);
+        let lock = Some(parts.lock).filter(|_| !forgets_lock);
         Self {
             index_dir: parts.path.join(INDEX_DIR),
             shelf: Mutex::new(parts.shelf),
@@ -118,7 +122,7 @@ impl Engine {
             }),
             events: Arc::default(),
             background: Mutex::new(None),
-            lock: Mutex::new(Some(parts.lock)),
+            lock: Mutex::new(lock),
             manifest: Mutex::new(parts.manifest),
             compactor: Mutex::default(),
             packing: Mutex::default(),
@@ -203,6 +207,7 @@ impl Engine {
             .iter()
             .filter(|feed| !dropped.contains(&feed.stream()))
             .filter_map(|feed| feed.changes(whole))
+            .filter(|_| !self.options.defects.has(Defect::StaleCatalog))
             .collect();
         let state = self.state.changes(whole);
         let manifest = self.manifest.lock().clone();

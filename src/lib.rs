@@ -47,6 +47,7 @@ mod compaction;
 mod compression;
 mod consumers;
 mod cursor;
+mod defects;
 mod documents;
 mod encryption;
 mod engine;
@@ -87,6 +88,9 @@ pub use compaction::Compacted;
 pub use compression::Compression;
 pub use consumers::{Consumer, ConsumerInfo};
 pub use cursor::Cursor;
+#[cfg(feature = "simulate")]
+#[doc(hidden)]
+pub use defects::Defect;
 pub use documents::{Checkpoint, Expected};
 pub use encryption::KeyId;
 #[cfg(feature = "encryption")]
@@ -97,9 +101,6 @@ pub use events::{CommitEvent, Event, Subscription};
 pub use feed::Changed;
 pub use feed::page::{List, Order, Page};
 pub use feed::{Feed, FeedKey, Records};
-#[cfg(feature = "simulate")]
-#[doc(hidden)]
-pub use options::Mutant;
 pub use options::{Durability, FeedOptions, Options};
 pub use record::{
     Action, Actions, Applied, Outcome, OwnedRecord, ParseActionsError, Record, Timestamp, Totals,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::backup::restore::{Restored, restore};
 use crate::compression::Compression;
+use crate::defects::Defects;
 use crate::encryption::Encryption;
 use crate::error::{Error, Result};
 use crate::index::residency::Limits;
@@ -31,15 +32,6 @@ pub enum Durability {
         /// The time between two syncs.
         interval: Duration,
     },
-}
-
-/// A deliberate defect. A check that none of these can make fail proves nothing.
-#[cfg(feature = "simulate")]
-#[doc(hidden)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mutant {
-    /// Readers see a commit, and lose sight of what it supersedes, before it is synced.
-    PublishBeforeSync,
 }
 
 /// Options for opening a store. Each method takes and returns the options.
@@ -73,8 +65,7 @@ pub struct Options {
     pub(crate) encryption: Option<Encryption>,
     pub(crate) create: bool,
     pub(crate) secret: Option<[u8; 32]>,
-    #[cfg(feature = "simulate")]
-    pub(crate) mutant: Option<Mutant>,
+    pub(crate) defects: Defects,
     #[cfg(feature = "simulate")]
     eager_compaction: bool,
     #[cfg(feature = "simulate")]
@@ -101,8 +92,7 @@ impl Default for Options {
             encryption: None,
             create: true,
             secret: None,
-            #[cfg(feature = "simulate")]
-            mutant: None,
+            defects: Defects::default(),
             #[cfg(feature = "simulate")]
             eager_compaction: false,
             #[cfg(feature = "simulate")]
@@ -220,16 +210,9 @@ impl Options {
     /// Breaks the engine on purpose, so that a test can show that it would notice.
     #[cfg(feature = "simulate")]
     #[doc(hidden)]
-    pub fn mutant(mut self, mutant: Mutant) -> Self {
-        self.mutant = Some(mutant);
+    pub fn defect(mut self, defect: crate::defects::Defect) -> Self {
+        self.defects = defect.into();
         self
-    }
-
-    pub(crate) fn publishes_before_sync(&self) -> bool {
-        #[cfg(feature = "simulate")]
-        return self.mutant == Some(Mutant::PublishBeforeSync);
-        #[cfg(not(feature = "simulate"))]
-        false
     }
 
     /// Has compaction replace every file that it may, worth it or not, for tests.

@@ -82,6 +82,17 @@ impl Publication {
         }
     }
 
+    /// Takes what the commit supersedes from the readers, for [`Defect::RetireBeforeSync`].
+    ///
+    /// [`Defect::RetireBeforeSync`]: crate::defects::Defect::RetireBeforeSync
+    pub(crate) fn retire(&self) {
+        for part in &self.feeds {
+            if let Some(changes) = &part.changes {
+                part.feed.published.write().retire(&changes.superseded);
+            }
+        }
+    }
+
     /// Shows the commit: whole, in all its feeds at once.
     pub(crate) fn publish(&self) {
         let mut feeds: Vec<_> = self

@@ -2,6 +2,7 @@
 //! what was not seen when the window is closed is deleted, in one commit.
 
 use crate::cursor::Cursor;
+use crate::defects::Defect;
 use crate::error::{Error, Result};
 use crate::feed::Feed;
 use crate::feed::directory::FrameRef;
@@ -183,7 +184,9 @@ pub(crate) fn sweep(
     live: u64,
     sweep: &Sweep,
 ) -> Result<Swept> {
-    sweep.check(ids.len() as u64, live)?;
+    if !turn.engine.options.defects.has(Defect::SweepWithoutLimit) {
+        sweep.check(ids.len() as u64, live)?;
+    }
     let inputs: Vec<Input<'_>> = ids.iter().map(|id| Input { id, body: &[] }).collect();
     let write = Write {
         feed: feed.slot.clone(),
@@ -206,6 +209,7 @@ pub(crate) fn unseen(
     window: &Window,
     own_records: bool,
 ) -> Result<Vec<String>> {
+    let sweeps_seen = turn.engine.options.defects.has(Defect::SweepSeen);
     let spans: Vec<Span> = {
         let published = turn.feed.published.read();
         let marks = &published.marks;
@@ -221,7 +225,7 @@ pub(crate) fn unseen(
             let unseen = |index: &u32| {
                 let position = frame.first + u64::from(*index);
                 position <= window.start
-                    && !window.seen.contains(position)
+                    && (sweeps_seen || !window.seen.contains(position))
                     && owned(frame, position)
             };
             let wanted: Vec<u32> = frame.live_from(0).filter(unseen).collect();

@@ -185,7 +185,7 @@ fn acknowledged_is_durable_and_readers_miss_nothing() {
 #[test]
 #[should_panic(expected = "reader")]
 fn publishing_before_the_sync_is_caught() {
-    let broken = |world: &World| world.options().mutant(highwater::Mutant::PublishBeforeSync);
+    let broken = |world: &World| world.options().defect(highwater::Defect::PublishBeforeSync);
     explore(move || everything(broken, failing_sync));
 }
 

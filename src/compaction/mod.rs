@@ -24,6 +24,7 @@ use crate::catalog::FeedChanges;
 use crate::compaction::survivors::Survivors;
 use crate::compaction::usage::{Plan, Usage};
 use crate::cursor::StreamId;
+use crate::defects::Defect;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::feed::frame_ref::FrameRef;
@@ -32,7 +33,7 @@ use crate::log::format::{FrameKind, SEGMENT_HEADER_LEN};
 use crate::log::frame::Frame;
 use crate::log::manifest::{Manifest, Stretch};
 use crate::log::pack::PackWriter;
-use crate::log::scan::read_frame;
+use crate::log::scan::{in_force, read_frame};
 use crate::log::segment::Segment;
 use crate::log::{Lsn, SegmentId};
 
@@ -150,7 +151,8 @@ struct Survey {
 }
 
 impl Survey {
-    fn add(&mut self, segment: &Arc<Segment>) -> Result<()> {
+    /// Frames at or after `limit` are superseded: a later segment has them.
+    fn add(&mut self, segment: &Arc<Segment>, limit: Lsn) -> Result<()> {
         let header = segment.header;
         let mut stretch = Stretch {
             first: header.id,
@@ -163,7 +165,7 @@ impl Survey {
         };
         let mut offset = SEGMENT_HEADER_LEN as u64;
         while let Some(frame) = read_frame(segment, offset)? {
-            if frame.header.chain != stretch.end_chain {
+            if frame.header.chain != stretch.end_chain || frame.header.lsn >= limit {
                 break;
             }
             match frame.header.kind {
@@ -200,16 +202,25 @@ fn round(
     pace: bool,
 ) -> Result<Compacted> {
     let mut survey = Survey::default();
+    let mut segments = engine.log.segments();
+    segments.retain(|segment| !segment.id().is_pack());
+    let live = in_force(&segments, &engine.manifest.lock());
     for victim in victims {
-        survey.add(victim)?;
+        let known = live.iter().find(|(segment, _)| segment.id() == victim.id());
+        // A segment that was superseded whole leads on from where it begins.
+        let limit = known.map_or(victim.header.first_lsn, |(_, limit)| *limit);
+        let limit = if victim.id().is_pack() {
+            Lsn(u64::MAX)
+        } else {
+            limit
+        };
+        survey.add(victim, limit)?;
     }
     let ids: BTreeSet<SegmentId> = victims.iter().map(|victim| victim.id()).collect();
     let manifest = next_manifest(engine, &survey, &ids)?;
     let log = &engine.log;
     let id = engine.manifest.lock().next_pack();
-    let (identity, cipher) = (log.identity(), log.cipher());
-    let of = survey.newest;
-    let mut pack = PackWriter::create(log.storage(), log.dir(), identity, cipher, id, of)?;
+    let mut pack = PackWriter::create(log.site(), log.identity(), id, survey.newest)?;
     pack.set_pace(pace);
     let mut moved = Vec::new();
     let mut newest = Lsn(0);
@@ -229,7 +240,7 @@ fn round(
     let mut frame = Frame::of_pack(FrameKind::Manifest, manifest.encode());
     // What is published is durable, a moment before the log says so.
     frame.header.durable_lsn = log.durable().max(newest);
-    frame.seal(cipher);
+    frame.seal(log.cipher());
     pack.append(&frame)?;
     let removed_bytes = victims
         .iter()
@@ -249,6 +260,9 @@ fn round(
         return Err(Error::corrupt(&engine.path, 0, "a record was not packed"));
     }
     *engine.manifest.lock() = manifest;
+    if engine.options.defects.has(Defect::RemoveEarly) {
+        engine.remove_retired()?;
+    }
     engine.save_catalog(false)?;
     engine.remove_retired()?;
     Ok(Compacted {

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::defects::Defect;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::feed::frame_ref::FrameRef;
@@ -144,11 +145,13 @@ impl<'a> Survivors<'a> {
                 (stored, entry.plain_len) = (compressed, len);
             }
         }
-        let target = packer.frame_for(record.position)?;
+        let renumbers = self.engine.options.defects.has(Defect::RenumberRecords);
+        let position = record.position + u64::from(renumbers);
+        let target = packer.frame_for(position)?;
         let origin = (frame.lsn, frame.origin(record.position));
         // With what stands behind the id.
         let ids = &buffer[row.id.start..][..record.ids_len() as usize];
-        target.push(record.position, origin, entry, ids, stored);
+        target.push(position, origin, entry, ids, stored);
         if holder {
             target.note_holder();
         }
@@ -160,6 +163,9 @@ impl<'a> Survivors<'a> {
     fn holders(&self, frame: &FrameRef) -> Result<Vec<u32>> {
         let dead = |bit: &u32| !frame.is_live(*bit) && frame.index_of(*bit).is_some();
         if !self.has_deleted || frame.live_count == frame.count {
+            return Ok(Vec::new());
+        }
+        if self.engine.options.defects.has(Defect::DropHeldPayloads) {
             return Ok(Vec::new());
         }
         let dead: Vec<u32> = (0..frame.span).filter(dead).collect();

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::defects::Defect;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::feed::directory::FrameRef;
@@ -28,7 +29,8 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     fn of(engine: &Engine, published: &Published, list: &List) -> Result<Self> {
-        if let Some(cursor) = list.after {
+        let ignores_purge = engine.options.defects.has(Defect::IgnorePurge);
+        if let Some(cursor) = list.after.filter(|_| !ignores_purge) {
             check_not_expired(engine, published, cursor)?;
         }
         let relative = list.relative && list.order == Order::Ascending;

@@ -456,6 +456,7 @@ impl Writer {
             let published = feed.published.read();
             // Aborted positions were never given out.
             self.next = published.tail + 1;
+            self.time = published.time;
             self.live = published.live;
             self.live_bytes = published.live_bytes;
             self.generation = published.generation;

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::cursor::StreamId;
+use crate::defects::Defect;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::feed::directory::FrameRef;
@@ -125,7 +126,7 @@ impl Engine {
     fn sources(&self, feed: &FeedState) -> Result<Sources> {
         let options = self.compared_under(feed);
         let published = feed.published.read();
-        let (lsn, basis) = rests_on(&published, options);
+        let (lsn, basis) = self.rests_on(&published, options);
         let frames = published.directory.frames().iter();
         let visible = frames.filter(|f| f.live_count > 0 && f.lsn <= lsn);
         // Under the lock: compaction may replace them any time after.
@@ -186,6 +187,15 @@ impl Engine {
         })
     }
 
+    /// Up to where a feed is published, and what an index of it rests on besides.
+    fn rests_on(&self, published: &Published, options: u64) -> (Lsn, Basis) {
+        let removals = match self.options.defects.has(Defect::KeepStaleRuns) {
+            true => 0,
+            false => published.marks.removals,
+        };
+        (published.lsn, Basis { removals, options })
+    }
+
     pub(crate) fn run_name(&self, stream: StreamId, id: u64) -> RunName {
         RunName {
             store: self.log.identity().store,
@@ -233,7 +243,7 @@ impl Engine {
             return Ok(());
         };
         let options = self.compared_under(feed);
-        let (lsn, basis) = rests_on(&feed.published.read(), options);
+        let (lsn, basis) = self.rests_on(&feed.published.read(), options);
         let id = self.shelf.lock().new_id();
         let info = RunInfo { id, lsn, basis };
         let count = index.len() as u64;
@@ -318,12 +328,6 @@ impl Engine {
         let merged = self.write_run(name, count, entries)?;
         Ok(Some((place, merged)))
     }
-}
-
-/// Up to where a feed is published, and what an index of it rests on besides.
-fn rests_on(published: &Published, options: u64) -> (Lsn, Basis) {
-    let removals = published.marks.removals;
-    (published.lsn, Basis { removals, options })
 }
 
 /// Several runs read as one: of a key that more than one has, the newest run's entry.

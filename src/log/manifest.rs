@@ -77,6 +77,13 @@ impl Manifest {
         (chain, lsn)
     }
 
+    /// From which LSN on the frames of a segment are superseded by later ones that were retired.
+    pub(crate) fn superseded_from(&self, id: SegmentId) -> Lsn {
+        let later = self.retired.iter().filter(|stretch| stretch.first > id);
+        let first = later.map(|stretch| stretch.first_lsn).min();
+        first.unwrap_or(Lsn(u64::MAX))
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut encoder = Encoder::default().u32(self.packs.len() as u32);
         for pack in &self.packs {

@@ -1,19 +1,19 @@
 //! The file that compaction writes: a segment outside of the chain of the log, which appears under
 //! its name only when it is whole and on stable storage.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::encryption::Cipher;
+use crate::defects::Defect;
 use crate::error::{Error, Result};
 use crate::log::commit::segment_nonce;
 use crate::log::format::{Identity, SEGMENT_HEADER_LEN, SegmentHeader};
 use crate::log::frame::Frame;
-use crate::log::segment::Segment;
+use crate::log::segment::{Segment, Site};
 use crate::log::{Lsn, SegmentId};
 use crate::publish::Place;
-use crate::storage::{OpenMode, Storage, StorageFile};
+use crate::storage::{OpenMode, StorageFile};
 
 /// So much is written before it is synced: writers of the log, who sync too, need not wait for
 /// more of it.
@@ -24,10 +24,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// A pack under construction; dropping it leaves nothing behind.
 pub(crate) struct PackWriter<'a> {
-    storage: &'a dyn Storage,
-    dir: &'a Path,
+    site: Site<'a>,
     header: SegmentHeader,
-    cipher: Cipher,
     temporary: PathBuf,
     file: Arc<dyn StorageFile>,
     offset: u64,
@@ -41,13 +39,12 @@ pub(crate) struct PackWriter<'a> {
 impl<'a> PackWriter<'a> {
     /// Begins a pack whose newest record has the LSN `newest`.
     pub(crate) fn create(
-        storage: &'a dyn Storage,
-        dir: &'a Path,
+        site: Site<'a>,
         identity: &Identity,
-        cipher: &Cipher,
         id: SegmentId,
         newest: Lsn,
     ) -> Result<Self> {
+        let (storage, dir) = (site.storage, site.dir);
         let header = SegmentHeader {
             identity: *identity,
             id,
@@ -62,10 +59,8 @@ impl<'a> PackWriter<'a> {
             .open(&temporary, OpenMode::CreateNew)
             .map_err(failed)?;
         let pack = Self {
-            storage,
-            dir,
+            site,
             header,
-            cipher: cipher.clone(),
             temporary: temporary.clone(),
             file,
             offset: SEGMENT_HEADER_LEN as u64,
@@ -74,7 +69,7 @@ impl<'a> PackWriter<'a> {
             pace: None,
             finished: false,
         };
-        pack.write(&[&pack.header.encode(cipher)], 0)?;
+        pack.write(&[&pack.header.encode(site.cipher)], 0)?;
         Ok(pack)
     }
 
@@ -99,7 +94,7 @@ impl<'a> PackWriter<'a> {
     pub(crate) fn append(&mut self, frame: &Frame) -> Result<Place> {
         let mut header = frame.header.clone();
         (header.nonce, header.chain) = (self.header.nonce, self.chain);
-        let head = frame.head(&header, self.offset, &self.cipher);
+        let head = frame.head(&header, self.offset, self.site.cipher);
         self.write(&frame.bytes(&head), self.offset)?;
         let place = Place {
             segment: self.header.id,
@@ -120,17 +115,21 @@ impl<'a> PackWriter<'a> {
     /// Gives the pack its name. It is on stable storage then.
     pub(crate) fn finish(mut self) -> Result<Segment> {
         self.sync()?;
-        let path = self.header.id.path(self.dir);
-        self.storage
+        let path = self.header.id.path(self.site.dir);
+        self.site
+            .storage
             .rename(&self.temporary, &path)
             .map_err(|error| Error::io("create", &path, error))?;
         self.finished = true;
-        self.storage
-            .sync_dir(self.dir)
-            .map_err(|error| Error::io("sync directory", self.dir, error))?;
+        if !self.site.defects.has(Defect::ForgetPackName) {
+            self.site
+                .storage
+                .sync_dir(self.site.dir)
+                .map_err(|error| Error::io("sync directory", self.site.dir, error))?;
+        }
         Ok(Segment {
             header: self.header,
-            cipher: self.cipher.clone(),
+            cipher: self.site.cipher.clone(),
             path,
             file: self.file.clone(),
         })
@@ -141,7 +140,7 @@ impl Drop for PackWriter<'_> {
     fn drop(&mut self) {
         if !self.finished {
             // If that fails, the next open removes it.
-            let _ = self.storage.remove(&self.temporary);
+            let _ = self.site.storage.remove(&self.temporary);
         }
     }
 }

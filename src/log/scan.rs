@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::checksum::checksum;
 use crate::cursor::StreamId;
+use crate::defects::{Defect, Defects};
 use crate::encryption::StoreKeys;
 use crate::error::{Error, Result};
 use crate::log::format::{
@@ -55,8 +56,9 @@ pub(crate) fn scan(
     manifest: &Manifest,
     start: LogPosition,
     durable: Lsn,
+    defects: Defects,
 ) -> Result<Scan> {
-    let live = in_force(segments);
+    let live = in_force(segments, manifest);
     let mut walk = Walk {
         segments: &live,
         manifest,
@@ -73,7 +75,8 @@ pub(crate) fn scan(
         .unwrap_or_default();
     let durable = durable.max(vouched).max(start.lsn);
     let (later, torn_bytes) = later_frames(&live[stop..], end)?;
-    if later > end.lsn || durable > end.lsn {
+    let missing = later > end.lsn || durable > end.lsn;
+    if missing && !defects.has(Defect::TakeDamageForTear) {
         let path = live
             .get(stop)
             .map_or_else(Default::default, |(s, _)| s.path.clone());
@@ -85,7 +88,8 @@ pub(crate) fn scan(
     }
     let mut accepted = frames.len();
     for (at, frame) in frames.iter().enumerate() {
-        if frame.header.lsn > durable && !content_is_intact(frame)? {
+        let doubtful = frame.header.lsn > durable && !defects.has(Defect::TrustTornTail);
+        if doubtful && !content_is_intact(frame)? {
             accepted = at;
             break;
         }
@@ -188,11 +192,13 @@ fn checked_len(header: &FrameHeader) -> u64 {
 /// The segments that count, each with the LSN from which later segments supersede its frames.
 ///
 /// After a crash the doubtful end of a segment is copied to a fresh one, which then holds the
-/// frames from its first LSN on, whatever the older segment still has.
-pub(crate) fn in_force(segments: &[Arc<Segment>]) -> Vec<(Arc<Segment>, Lsn)> {
+/// frames from its first LSN on, whatever the older segment still has; also when the fresh one was
+/// retired since.
+pub(crate) fn in_force(segments: &[Arc<Segment>], manifest: &Manifest) -> Vec<(Arc<Segment>, Lsn)> {
     let mut limit = Lsn(u64::MAX);
     let mut live = Vec::new();
     for segment in segments.iter().rev() {
+        limit = limit.min(manifest.superseded_from(segment.id()));
         if segment.header.first_lsn < limit {
             live.push((segment.clone(), limit));
             limit = segment.header.first_lsn;

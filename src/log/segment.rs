@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::defects::{Defect, Defects};
 use crate::encryption::{Cipher, Keyring, Sealed};
 use crate::error::{Error, Result};
 use crate::log::SegmentId;
@@ -14,6 +15,31 @@ use crate::storage::{OpenMode, Storage, StorageFile, copy};
 const ALLOCATION_STEP: u64 = 4 << 20;
 /// The first reservation of a segment: small stores stay small.
 const FIRST_ALLOCATION: u64 = 256 << 10;
+
+/// Where files of the log are made, and under what.
+#[derive(Clone, Copy)]
+pub(crate) struct Site<'a> {
+    pub(crate) storage: &'a dyn Storage,
+    pub(crate) dir: &'a Path,
+    pub(crate) cipher: &'a Cipher,
+    pub(crate) defects: Defects,
+}
+
+impl<'a> Site<'a> {
+    pub(crate) fn new(
+        storage: &'a dyn Storage,
+        dir: &'a Path,
+        cipher: &'a Cipher,
+        defects: Defects,
+    ) -> Self {
+        Self {
+            storage,
+            dir,
+            cipher,
+            defects,
+        }
+    }
+}
 
 /// An open segment. Readers share it; only the commit leader writes.
 #[derive(Debug)]
@@ -34,13 +60,12 @@ impl Segment {
     /// The file appears under its name only when it is whole and on stable storage: a crash leaves
     /// a segment with an intact header, or none.
     pub(crate) fn create(
-        storage: &dyn Storage,
-        dir: &Path,
+        site: &Site<'_>,
         header: SegmentHeader,
-        cipher: &Cipher,
         content: &[&[u8]],
         reserve: u64,
     ) -> Result<Self> {
+        let (storage, dir, cipher) = (site.storage, site.dir, site.cipher);
         let path = header.id.path(dir);
         let temporary = header.id.temporary_path(dir);
         let fill = || -> std::io::Result<Arc<dyn StorageFile>> {
@@ -61,18 +86,13 @@ impl Segment {
                 return Err(Error::io("create", &path, error));
             }
         };
-        Self::name(storage, dir, header, cipher, file)
+        Self::name(site, header, file)
     }
 
     /// Makes a segment of a file that is in no use any more. What stands behind its header is told
     /// from frames of the segment by the nonce.
-    pub(crate) fn reuse(
-        storage: &dyn Storage,
-        dir: &Path,
-        header: SegmentHeader,
-        cipher: &Cipher,
-        spare: &Spare,
-    ) -> Result<Self> {
+    pub(crate) fn reuse(site: &Site<'_>, header: SegmentHeader, spare: &Spare) -> Result<Self> {
+        let (storage, dir, cipher) = (site.storage, site.dir, site.cipher);
         let path = header.id.path(dir);
         let temporary = header.id.temporary_path(dir);
         let file = spare.file();
@@ -88,29 +108,25 @@ impl Segment {
             let _ = storage.remove(&spare.path);
             return Err(Error::io("create", &path, error));
         }
-        Self::name(storage, dir, header, cipher, file)
+        Self::name(site, header, file)
     }
 
     /// Gives a file that is whole and on stable storage its name.
-    fn name(
-        storage: &dyn Storage,
-        dir: &Path,
-        header: SegmentHeader,
-        cipher: &Cipher,
-        file: Arc<dyn StorageFile>,
-    ) -> Result<Self> {
+    fn name(site: &Site<'_>, header: SegmentHeader, file: Arc<dyn StorageFile>) -> Result<Self> {
+        let (storage, dir) = (site.storage, site.dir);
         let path = header.id.path(dir);
         // From here on the segment may exist, so even a full disk is a failure that poisons.
         storage
             .rename(&header.id.temporary_path(dir), &path)
             .map_err(|error| Error::failure("create", &path, error))?;
-        storage
-            .sync_dir(dir)
-            .map_err(|error| Error::failure("sync directory", dir, error))?;
-        let cipher = cipher.clone();
+        if !site.defects.has(Defect::ForgetSegmentName) {
+            storage
+                .sync_dir(dir)
+                .map_err(|error| Error::failure("sync directory", dir, error))?;
+        }
         Ok(Self {
             header,
-            cipher,
+            cipher: site.cipher.clone(),
             path,
             file,
         })
@@ -187,7 +203,8 @@ impl Segment {
         let file = storage
             .open(&temporary, OpenMode::Existing)
             .map_err(failed)?;
-        Self::name(storage, dir, self.header, &self.cipher, file).map(Arc::new)
+        let site = Site::new(storage, dir, &self.cipher, Defects::default());
+        Self::name(&site, self.header, file).map(Arc::new)
     }
 
     /// Makes sure that bytes up to `end` have space on the disk.

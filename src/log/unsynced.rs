@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::defects::{Defect, Defects};
 use crate::log::Lsn;
 use crate::log::frame::Frame;
 use crate::log::ticket::{Stage, Ticket};
@@ -63,12 +64,15 @@ impl Unsynced {
     }
 
     /// Takes out the oldest one, unless it is newer than `through`.
-    pub(crate) fn pop(&mut self, through: Lsn) -> Option<Written> {
+    pub(crate) fn pop(&mut self, through: Lsn, defects: Defects) -> Option<Written> {
         let oldest = self.commits.front()?;
         if oldest.ticket.lsn > through {
             return None;
         }
-        let commit = self.commits.pop_front()?;
+        let commit = match defects.has(Defect::PublishBackwards) {
+            true => self.commits.pop_back()?,
+            false => self.commits.pop_front()?,
+        };
         self.records -= commit.records;
         self.bytes -= commit.bytes;
         Some(commit)

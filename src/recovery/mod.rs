@@ -14,6 +14,7 @@ use crate::backup::marker::Marker;
 use crate::branch::{BRANCH_GENERATIONS, Branch};
 use crate::catalog::{Catalog, Contents, RootRow};
 use crate::cursor::{FeedId, StreamId};
+use crate::defects::Defect;
 use crate::encryption::{Cipher, Keyring, SEED_LEN, TAG_LEN, same_key};
 use crate::engine::{Engine, INDEX_DIR, Parts};
 use crate::error::{Error, Result};
@@ -29,7 +30,7 @@ use crate::log::format::{
 use crate::log::frame::Head;
 use crate::log::manifest::Manifest;
 use crate::log::scan::{Scan, Scanned, in_force, scan};
-use crate::log::segment::Segment;
+use crate::log::segment::{Segment, Site};
 use crate::log::{LogPosition, Lsn, SegmentId};
 use crate::options::Options;
 use crate::publish::Place;
@@ -120,7 +121,7 @@ pub(crate) fn open(path: &Path, options: Options, opening: Opening) -> Result<Ar
     };
     contents.state.append(&mut packed.state);
     let start = start_of_scan(&segments, manifest, &dir, &catalog.root, derived)?;
-    let scan = scan(&segments, manifest, start, durable)?;
+    let scan = scan(&segments, manifest, start, durable, options.defects)?;
     let mut generation = segments
         .iter()
         .map(|s| s.header.generation)
@@ -131,7 +132,10 @@ pub(crate) fn open(path: &Path, options: Options, opening: Opening) -> Result<Ar
     let closed = match scan.frames.last() {
         Some(last) => {
             let is_original = u64::from(last.header.generation) == generation;
-            last.header.kind == FrameKind::Close && is_original
+            // One that the catalog does not know of may be in the page cache only, and so may what it
+            // was to be synced with.
+            let is_durable = last.header.lsn <= scan.durable;
+            last.header.kind == FrameKind::Close && is_original && is_durable
         }
         None => {
             let newest = segments.last().map(|segment| segment.id());
@@ -142,7 +146,10 @@ pub(crate) fn open(path: &Path, options: Options, opening: Opening) -> Result<Ar
     let (mut frames, mut end) = (scan.frames.clone(), scan.end);
     if !fresh && (scan.torn || !closed || is_backup) {
         generation += if is_backup { BRANCH_GENERATIONS } else { 1 };
-        (frames, end) = relocate(storage, &dir, &mut segments, &scan, generation, &cipher)?;
+        if !options.defects.has(Defect::TrustPageCache) {
+            let files = (&mut segments, manifest);
+            (frames, end) = relocate(&options, &dir, files, &scan, generation, &cipher)?;
+        }
     }
     let by_id: BTreeMap<SegmentId, Arc<Segment>> = segments
         .iter()
@@ -158,7 +165,7 @@ pub(crate) fn open(path: &Path, options: Options, opening: Opening) -> Result<Ar
         cipher,
         segment_size: options.segment_size,
         durability: options.durability,
-        publishes_before_sync: options.publishes_before_sync(),
+        defects: options.defects,
         segments: by_id,
         position: end,
         // One more with every crash: it stays far below 32 bits.
@@ -332,8 +339,8 @@ fn create_first_segment(
         chain: 0,
     };
     let cipher = current(keyring, &identity, path)?;
-    let first = Segment::create(storage, dir, header, &cipher, &[], 0)?;
-    segments.push(Arc::new(first));
+    let site = Site::new(storage, dir, &cipher, options.defects);
+    segments.push(Arc::new(Segment::create(&site, header, &[], 0)?));
     Ok(())
 }
 
@@ -410,9 +417,9 @@ fn start_of_scan(
 /// Order: the fresh segment is durable before anything old is touched, and its first LSN makes
 /// later scans ignore the old copies. A crash anywhere in here leads to the same frames again.
 fn relocate(
-    storage: &dyn Storage,
+    options: &Options,
     dir: &Path,
-    segments: &mut Vec<Arc<Segment>>,
+    (segments, manifest): (&mut Vec<Arc<Segment>>, &Manifest),
     scan: &Scan,
     generation: u64,
     current: &Cipher,
@@ -474,9 +481,9 @@ fn relocate(
         offset += frame.header.frame_len();
     }
     let content: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
-    let segment = Arc::new(Segment::create(
-        storage, dir, header, cipher, &content, offset,
-    )?);
+    let storage = options.storage.as_ref();
+    let site = Site::new(storage, dir, cipher, options.defects);
+    let segment = Arc::new(Segment::create(&site, header, &content, offset)?);
     for (header, offset, sum) in moved {
         frames.push(Scanned {
             segment: segment.clone(),
@@ -485,7 +492,7 @@ fn relocate(
             sum,
         });
     }
-    put_away(storage, dir, segments, cut)?;
+    put_away(storage, dir, (segments, manifest), cut)?;
     segments.push(segment);
     Ok((
         frames,
@@ -503,10 +510,11 @@ fn relocate(
 fn put_away(
     storage: &dyn Storage,
     dir: &Path,
-    segments: &mut Vec<Arc<Segment>>,
+    (segments, manifest): (&mut Vec<Arc<Segment>>, &Manifest),
     cut: LogPosition,
 ) -> Result<()> {
-    let counts: Vec<SegmentId> = in_force(segments).iter().map(|(s, _)| s.id()).collect();
+    let live = in_force(segments, manifest);
+    let counts: Vec<SegmentId> = live.iter().map(|(segment, _)| segment.id()).collect();
     let keep =
         |segment: &Arc<Segment>| segment.id() <= cut.segment && counts.contains(&segment.id());
     for segment in segments.iter().filter(|segment| !keep(segment)) {

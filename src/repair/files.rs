@@ -12,6 +12,7 @@ use crate::log::format::{
     FORMAT_VERSION, FRAME_ALIGN, FRAME_HEADER_LEN, FRAME_MAGIC, FrameHeader, HeaderError, Identity,
     SEGMENT_HEADER_LEN, SegmentHeader,
 };
+use crate::log::manifest::Manifest;
 use crate::log::scan::Scanned;
 use crate::log::segment::{Segment, sealed_as};
 use crate::log::{Lsn, SegmentId};
@@ -135,13 +136,13 @@ impl Files {
     }
 
     /// The segments of the log that count, each with the LSN from which a later one supersedes it.
-    pub(crate) fn log(&self) -> Vec<(Arc<Segment>, Lsn)> {
+    pub(crate) fn log(&self, manifest: &Manifest) -> Vec<(Arc<Segment>, Lsn)> {
         let segments = self
             .by_id
             .values()
             .filter(|segment| !segment.id().is_pack());
         let segments: Vec<Arc<Segment>> = segments.cloned().collect();
-        crate::log::scan::in_force(&segments)
+        crate::log::scan::in_force(&segments, manifest)
     }
 
     /// The packs, oldest first.

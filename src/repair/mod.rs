@@ -36,7 +36,7 @@ use crate::log::format::{FrameKind, Identity, SegmentHeader};
 use crate::log::frame::{Frame, PackedFrame};
 use crate::log::manifest::{Manifest, Stretch};
 use crate::log::pack::PackWriter;
-use crate::log::segment::Segment;
+use crate::log::segment::{Segment, Site};
 use crate::log::{Lsn, SegmentId};
 use crate::options::Options;
 use crate::publish::Place;
@@ -107,10 +107,8 @@ fn salvage(
 ) -> Result<()> {
     let storage = options.storage.as_ref();
     let mut packs = Packs {
-        storage,
-        dir,
+        site: Site::new(storage, dir, cipher, options.defects),
         identity: source.files.identity,
-        cipher,
         newest: source.newest.max(Lsn(1)),
         // No number of the old store is given to another file.
         next: source
@@ -154,10 +152,8 @@ fn salvage(
 
 /// The packs of the new store.
 pub(crate) struct Packs<'a> {
-    storage: &'a dyn Storage,
-    dir: &'a Path,
+    site: Site<'a>,
     identity: Identity,
-    cipher: &'a Cipher,
     newest: Lsn,
     /// The number of the next pack.
     next: u64,
@@ -170,7 +166,7 @@ pub(crate) struct Packs<'a> {
 
 impl Packs<'_> {
     pub(crate) fn dir(&self) -> &Path {
-        self.dir
+        self.site.dir
     }
 
     /// Appends a sealed frame.
@@ -187,14 +183,7 @@ impl Packs<'_> {
                 self.next += 1;
                 self.written = 0;
                 self.ids.push(id);
-                PackWriter::create(
-                    self.storage,
-                    self.dir,
-                    &self.identity,
-                    self.cipher,
-                    id,
-                    self.newest,
-                )?
+                PackWriter::create(self.site, &self.identity, id, self.newest)?
             }
         };
         self.written += frame.header.frame_len();
@@ -210,7 +199,7 @@ impl Packs<'_> {
         packed: &mut Vec<FrameRef>,
     ) -> Result<()> {
         if let Some(frame) = open.take() {
-            let (frame, mut known) = frame.finish(self.cipher);
+            let (frame, mut known) = frame.finish(self.site.cipher);
             let place = self.append(&frame)?;
             (known.segment, known.offset) = (place.segment, place.offset);
             packed.push(known);
@@ -223,7 +212,7 @@ impl Packs<'_> {
         let mut whole = Frame::of_pack(FrameKind::Whole, StateOp::encode_all(operations));
         whole.header.count = operations.len() as u32;
         whole.header.lsn = self.newest;
-        whole.seal(self.cipher);
+        whole.seal(self.site.cipher);
         self.append(&whole)?;
         let segments = source.files.by_id.keys().filter(|id| !id.is_pack());
         let last = segments.last().map_or(1, |last| last.0);
@@ -242,7 +231,7 @@ impl Packs<'_> {
         };
         let mut frame = Frame::of_pack(FrameKind::Manifest, manifest.encode());
         frame.header.durable_lsn = self.newest;
-        frame.seal(self.cipher);
+        frame.seal(self.site.cipher);
         // In the newest pack: that is where it is looked for.
         let written = std::mem::take(&mut self.written);
         self.append(&frame)?;
@@ -259,7 +248,7 @@ impl Packs<'_> {
             generation: source.generation,
             chain: 0,
         };
-        Segment::create(self.storage, self.dir, header, self.cipher, &[], 0).map(drop)
+        Segment::create(&self.site, header, &[], 0).map(drop)
     }
 }
 

@@ -160,7 +160,7 @@ impl Source {
     /// Sorts the frames of the log by stream, applies those of state, and notes what is missing.
     fn read_log(&mut self, manifest: &Manifest, state_through: Lsn, damage: &mut Vec<Error>) {
         let mut frames: Vec<Scanned> = Vec::new();
-        for (segment, limit) in self.files.log() {
+        for (segment, limit) in self.files.log(manifest) {
             self.generation = self.generation.max(segment.header.generation);
             if manifest.is_retired(segment.id()) {
                 continue;

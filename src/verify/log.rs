@@ -64,7 +64,7 @@ impl Walked {
             report.segments += 1;
             walked.walk_pack(pack, report, &mut check)?;
         }
-        let live = in_force(&segments);
+        let live = in_force(&segments, &walked.manifest);
         for (at, (segment, limit)) in live.iter().enumerate() {
             report.segments += 1;
             let next = live.get(at + 1).map(|(next, _)| next);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::compression;
 use crate::cursor::StreamId;
+use crate::defects::Defect;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::feed::marks::Mark;
@@ -300,7 +301,9 @@ impl<'a> Transaction<'a> {
         for turn in &mut turns {
             frames.append(&mut turn.changes.frames);
             let part = turn.publication();
-            if !part.marks.is_empty() {
+            let forgotten =
+                engine.options.defects.has(Defect::ForgetSeen) && part.marks.iter().all(only_names);
+            if !part.marks.is_empty() && !forgotten {
                 let mut frame = Frame::marks(turn.feed, author, &part.marks);
                 (frame.header.live, frame.header.live_bytes) = (part.live, part.live_bytes);
                 frames.push(frame);

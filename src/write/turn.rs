@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::defects::Defect;
 use crate::engine::Engine;
 use crate::feed::marks::Mark;
 use crate::feed::state::{FeedState, Resident, Writer};
@@ -75,7 +76,10 @@ impl<'a> FeedTurn<'a> {
             return Err(Stop::Again);
         }
         engine.budget.touch(feed);
-        let next = writer.next_position(engine.log.generation());
+        let next = match engine.options.defects.has(Defect::ForgetPositionJump) {
+            true => writer.next,
+            false => writer.next_position(engine.log.generation()),
+        };
         let (live, live_bytes) = (writer.live, writer.live_bytes);
         // Commit times rise strictly along a feed, whatever the clock does.
         let time = engine.options.clock.now_micros().max(writer.time + 1);
@@ -125,7 +129,11 @@ impl<'a> FeedTurn<'a> {
     pub(crate) fn settle(&mut self) -> Result<(), Stop> {
         if let Some(newest) = &self.writer.newest {
             match self.engine.log.wait(newest, Stage::Durable) {
-                Err(_) if newest.is_aborted() => return Err(Stop::Again),
+                Err(_) if newest.is_aborted() => {
+                    // The next attempt need not wait for it.
+                    self.writer.newest = None;
+                    return Err(Stop::Again);
+                }
                 waited => waited?,
             }
         }
@@ -257,7 +265,9 @@ impl<'a> FeedTurn<'a> {
         let replaced = before
             .iter()
             .filter_map(|(_, old)| Some(old.as_ref()?.position()));
-        writer.trail.forget(replaced);
+        if !self.engine.options.defects.has(Defect::RememberSuperseded) {
+            writer.trail.forget(replaced);
+        }
         before
     }
 

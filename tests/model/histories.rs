@@ -5,37 +5,9 @@ use highwater::storage::Survivors;
 use proptest::prelude::*;
 
 use crate::driver::{Driver, FEEDS, SYNCS};
-use crate::operations::{End, LetGo};
-use crate::reference::{Doc, FeedNo, SyncNo, Write};
-
-/// Somebody who writes: outside of runs, or through the run of a sync, if there is one.
-type Who = Option<SyncNo>;
-
-#[derive(Clone, Debug)]
-enum Step {
-    Commit(Vec<(FeedNo, Write)>, Option<u64>),
-    CommitBy(Who, bool, Vec<(FeedNo, Write)>, Option<u64>),
-    BeginRun(SyncNo, bool),
-    EndRun(SyncNo, End),
-    OpenWindow(Who, FeedNo),
-    Sweep(Who, FeedNo, bool, u64),
-    Bookmark(FeedNo),
-    LetGo(LetGo, FeedNo, bool, u64),
-    HardDeleteAll(FeedNo),
-    Acknowledge(FeedNo),
-    Stage(FeedNo),
-    WriteStaged(Write),
-    EndStaged(bool),
-    Read { reader: usize, limit: usize },
-    Check,
-    Flush,
-    SaveCatalog,
-    Compact,
-    Reopen,
-    Rebuild,
-    Crash(Survivors),
-    Clock(i64),
-}
+use crate::operations::{Begin, End, LetGo};
+use crate::reference::{Doc, Write};
+use crate::step::{Step, Who};
 
 fn id() -> impl Strategy<Value = String> {
     (0u8..24).prop_map(|n| format!("r{n}"))
@@ -82,8 +54,8 @@ fn upkeep() -> impl Strategy<Value = Step> {
     ];
     let max = prop_oneof![Just(u64::MAX), 0u64..6];
     prop_oneof![
-        4 => (0..SYNCS.len(), prop::bool::weighted(0.2))
-            .prop_map(|(sync, reset)| Step::BeginRun(sync, reset)),
+        4 => (0..SYNCS.len(), prop::bool::weighted(0.2), prop::bool::weighted(0.2))
+            .prop_map(|(sync, reset, replace)| Step::BeginRun(sync, Begin { reset, replace })),
         2 => (0..SYNCS.len(), end).prop_map(|(sync, end)| Step::EndRun(sync, end)),
         4 => (who(), 0..FEEDS).prop_map(|(who, feed)| Step::OpenWindow(who, feed)),
         5 => (who(), 0..FEEDS, any::<bool>(), max)
@@ -95,6 +67,7 @@ fn upkeep() -> impl Strategy<Value = Step> {
         2 => (0..FEEDS).prop_map(Step::Acknowledge),
         2 => (0..FEEDS).prop_map(Step::Stage),
         4 => write().prop_map(Step::WriteStaged),
+        1 => any::<bool>().prop_map(Step::WindowStaged),
         2 => prop::bool::weighted(0.7).prop_map(Step::EndStaged),
     ]
 }
@@ -136,42 +109,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn run(options: Options, steps: Vec<Step>) {
-    use highwater::storage::Clock;
     let mut driver = Driver::new(options);
-    for step in steps {
-        match step {
-            Step::Commit(writes, checkpoint) => driver.commit(&writes, checkpoint),
-            Step::CommitBy(who, merging, writes, at) => {
-                driver.commit_by(who, merging, &writes, at);
-            }
-            Step::BeginRun(sync, reset) => driver.begin_run(sync, reset),
-            Step::EndRun(sync, end) => driver.end_run(sync, end),
-            Step::OpenWindow(who, feed) => driver.open_window(who, feed),
-            Step::Sweep(who, feed, own, max) => driver.sweep(who, feed, own, max),
-            Step::Bookmark(feed) => driver.set_bookmark(feed),
-            Step::LetGo(what, feed, marked, limit) => driver.let_go(what, feed, marked, limit),
-            Step::HardDeleteAll(feed) => driver.hard_delete_all(feed),
-            Step::Acknowledge(feed) => driver.acknowledge(feed),
-            Step::Stage(feed) => driver.stage(feed),
-            Step::WriteStaged(write) => driver.write_staged(write),
-            Step::EndStaged(commit) => driver.end_staged(commit),
-            Step::Read { reader, limit } => driver.step_reader(reader, limit),
-            Step::Check => driver.check(),
-            Step::Flush => driver.mark_durable(),
-            Step::SaveCatalog => {
-                driver.store.checkpoint_catalog().unwrap();
-                driver.mark_durable();
-            }
-            Step::Compact => driver.compact(),
-            Step::Reopen => driver.close_and_open(),
-            Step::Rebuild => driver.rebuild(),
-            Step::Crash(survivors) => driver.crash(survivors),
-            Step::Clock(jump) => {
-                let now = driver.clock.now_micros();
-                driver.clock.set(now.saturating_add_signed(jump));
-            }
-        }
-    }
+    steps.iter().for_each(|step| step.apply(&mut driver));
     driver.check();
     driver.converge(7);
     let report = driver.store.verify(|_, _| {}).unwrap();

@@ -2,9 +2,14 @@
 //! say, and nothing about logs, indexes or disks.
 //!
 //! * [`reference`](mod@reference): the model
+//! * [`checker`]: what the engine shows, compared with the model
+//! * [`reader`]: a consumer that stands in a feed
 //! * [`gate`]: a disk that holds whoever is at it up
 //! * [`driver`]: one engine on a simulated disk, the model beside it, and standing readers
 //! * [`operations`]: what else the driver can do: runs, windows, letting go, replacing
+//! * [`step`]: one operation of a history
+//! * [`simulation`]: histories from a seed, with every fault of the disk in them, and proof that the
+//!   checks can fail
 //! * [`histories`]: random histories, with crashes, reopens and clock jumps in them (P1, P2, P5)
 //! * [`cursors`]: each cursor guarantee of the contract as a test of its own (G4, G5)
 //! * [`resync`]: saves in every order, against the trail (P5)
@@ -21,6 +26,7 @@
     unreachable_pub
 )]
 
+mod checker;
 mod crash_points;
 mod cursors;
 mod driver;
@@ -28,8 +34,11 @@ mod gate;
 mod histories;
 mod io_errors;
 mod operations;
+mod reader;
 mod reference;
 mod resync;
 mod scripts;
+mod simulation;
+mod step;
 mod table;
 mod trap;

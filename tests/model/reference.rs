@@ -202,6 +202,10 @@ pub const OUTCOMES: [Outcome; 9] = [
     Outcome::Pruned,
 ];
 
+/// Where two of them are.
+pub const UPDATED: usize = 1;
+pub const RESTORED: usize = 6;
+
 /// How often there was each outcome, by feed.
 pub type Report = BTreeMap<FeedNo, [u64; OUTCOMES.len()]>;
 

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use highwater::storage::{Fault, Survivors};
-use highwater::{Durability, Mutant, Options};
+use highwater::{Defect, Durability, Options};
 use proptest::prelude::*;
 
 use crate::driver::Driver;
@@ -38,7 +38,7 @@ fn walk_into_the_trap(options: Options, saves: &[(u8, u8)], limit: usize, lost: 
     let record = serde_json::value::RawValue::from_string(body).unwrap();
     let _ = feed.batch_save(&[record]);
     let mut reader = std::mem::take(&mut driver.readers[0]);
-    while reader.step(&feed, limit, &Default::default()) {}
+    while reader.step(&feed, limit, &Default::default()).unwrap() {}
     driver.readers[0] = reader;
     driver.crash(Survivors::Synced);
     driver.converge(limit);
@@ -81,7 +81,7 @@ fn publishing_before_the_sync_is_caught() {
     ] {
         let options = Options::new()
             .durability(durability)
-            .mutant(Mutant::PublishBeforeSync);
+            .defect(Defect::PublishBeforeSync);
         let walk = || walk_into_the_trap(options, &[(0, 0), (1, 0), (2, 0)], 1, (2, 5));
         let caught = catch_unwind(AssertUnwindSafe(walk));
         assert!(

@@ -15,12 +15,13 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::defects::{Defect, Defects};
 use crate::encryption::{Cipher, same_key};
 use crate::error::{Error, Result};
 use crate::feed::frame_ref::FrameRef;
 use crate::log::format::Identity;
 use crate::log::frame::{Frame, FramePool};
-use crate::log::segment::Segment;
+use crate::log::segment::{Segment, Site};
 use crate::log::spares::Spares;
 pub(crate) use crate::log::ticket::{Stage, Ticket};
 use crate::log::unsynced::Unsynced;
@@ -87,7 +88,7 @@ pub(crate) struct Log {
     segment_size: AtomicU64,
     durability: Durability,
     generation: u32,
-    publishes_before_sync: bool,
+    pub(crate) defects: Defects,
     queue: Mutex<Queue>,
     turn: Condvar,
     tail: Mutex<Tail>,
@@ -117,8 +118,7 @@ pub(crate) struct LogSetup {
     pub(crate) segments: BTreeMap<SegmentId, Arc<Segment>>,
     pub(crate) position: LogPosition,
     pub(crate) generation: u32,
-    /// Only ever true in a test that must see it fail.
-    pub(crate) publishes_before_sync: bool,
+    pub(crate) defects: Defects,
     /// The current segment, which `segments` has too.
     pub(crate) current: Arc<Segment>,
 }
@@ -143,7 +143,7 @@ impl Log {
             segment_size: AtomicU64::new(setup.segment_size),
             durability: setup.durability,
             generation: setup.generation,
-            publishes_before_sync: setup.publishes_before_sync,
+            defects: setup.defects,
             queue: Mutex::new(Queue {
                 next_lsn: durable.next(),
                 waiting: Vec::new(),
@@ -231,6 +231,11 @@ impl Log {
         &self.identity
     }
 
+    /// Where files of the log are made.
+    pub(crate) fn site(&self) -> Site<'_> {
+        Site::new(self.storage.as_ref(), &self.dir, &self.cipher, self.defects)
+    }
+
     pub(crate) fn cipher(&self) -> &Cipher {
         &self.cipher
     }
@@ -287,7 +292,7 @@ impl Log {
         let last = frames.len().saturating_sub(1);
         for (index, frame) in frames.iter_mut().enumerate() {
             frame.header.lsn = queue.next_lsn;
-            frame.header.continues = index < last;
+            frame.header.continues = index < last && !self.defects.has(Defect::SplitCommits);
             queue.next_lsn = queue.next_lsn.next();
         }
         let lsn = frames
@@ -390,7 +395,13 @@ impl Log {
             });
         }
         self.syncs.fetch_add(1, Ordering::Relaxed);
+        if self.defects.has(Defect::AcknowledgeBeforeSync) {
+            return Ok(());
+        }
         let synced = segment.sync();
+        if self.defects.has(Defect::IgnoreFailedSync) {
+            return Ok(());
+        }
         *failed = synced.is_err();
         synced
     }
@@ -487,7 +498,8 @@ impl Log {
         }
         queue.leading = true;
         drop(queue);
-        let led = self.in_turn(Queue::stop_leading, || self.lead(Vec::new(), true));
+        let sync = !self.defects.has(Defect::CatalogAheadOfLog);
+        let led = self.in_turn(Queue::stop_leading, || self.lead(Vec::new(), sync));
         let position = self.position();
         let mut queue = self.queue.lock();
         self.step_down(&mut queue, led);
@@ -541,8 +553,11 @@ impl Log {
             commit.publication.place(headers.zip(&mut places));
             self.written
                 .fetch_max(commit.ticket.lsn.0, Ordering::AcqRel);
-            if self.publishes_before_sync {
+            if self.defects.has(Defect::PublishBeforeSync) {
                 commit.publication.publish();
+            }
+            if self.defects.has(Defect::RetireBeforeSync) {
+                commit.publication.retire();
             }
             tail.unsynced
                 .push(commit.ticket, commit.publication, &commit.frames);
@@ -578,7 +593,7 @@ impl Log {
 
     fn publish_through(&self, tail: &mut Tail, through: Lsn) {
         tail.synced_once = true;
-        while let Some(commit) = tail.unsynced.pop(through) {
+        while let Some(commit) = tail.unsynced.pop(through, self.defects) {
             commit.publication.publish();
             self.durable
                 .fetch_max(commit.ticket.lsn.0, Ordering::AcqRel);

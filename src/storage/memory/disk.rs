@@ -129,6 +129,7 @@ pub(super) struct Disk {
     pub(super) recorded: Option<Vec<Disk>>,
     pub(super) faults: Faults,
     pub(super) counts: Counts,
+    pub(super) strikes: BTreeMap<&'static str, u64>,
 }
 
 impl Disk {
@@ -159,6 +160,10 @@ impl Disk {
         }
         self.operations += 1;
         Ok(())
+    }
+
+    fn strike(&mut self, what: &'static str) {
+        *self.strikes.entry(what).or_default() += 1;
     }
 
     fn take_seq(&mut self) -> u64 {
@@ -307,9 +312,14 @@ impl Disk {
         let path = normal(path);
         self.directory(&path)?;
         if self.faults.sync_dir_fails() {
+            self.strike("failed syncs of directories");
             return Err(io_error("sync of a directory"));
         }
         self.counts.dir_syncs += 1;
+        if self.faults.sync_is_lost() {
+            self.strike("lost syncs of directories");
+            return Ok(());
+        }
         let Directory {
             durable, pending, ..
         } = self.directory(&path)?;
@@ -322,9 +332,14 @@ impl Disk {
     pub(super) fn read(&mut self, inode: &Inode, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         self.counts.reads += 1;
         if self.faults.read_fails() {
+            self.strike("failed reads");
             return Err(io_error("read"));
         }
-        let wanted = self.faults.read_len(buf.len())?;
+        let wanted = self.faults.read_len(buf.len());
+        if !matches!(wanted, Ok(wanted) if wanted == buf.len()) {
+            self.strike("short reads");
+        }
+        let wanted = wanted?;
         let count = inode
             .contents
             .lock()
@@ -334,8 +349,17 @@ impl Disk {
         Ok(count)
     }
 
-    pub(super) fn write(&mut self, inode: &Inode, bufs: &[&[u8]], offset: u64) -> io::Result<()> {
+    pub(super) fn write(
+        &mut self,
+        inode: &Inode,
+        bufs: &[&[u8]],
+        mut offset: u64,
+    ) -> io::Result<()> {
         self.begin()?;
+        if let Some(by) = self.faults.misdirection() {
+            self.strike("misdirected writes");
+            offset = offset.saturating_add(by);
+        }
         let mut data = bufs.concat();
         if offset.checked_add(data.len() as u64).is_none() {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -343,11 +367,13 @@ impl Disk {
         self.counts.writes += 1;
         let mut result = Ok(());
         if self.faults.write_fails() {
+            self.strike("failed writes");
             data.truncate(data.len() / 2);
             result = Err(io_error("write"));
         }
         let longest = self.longest(inode);
         if offset + data.len() as u64 > longest {
+            self.strike("full disks");
             data.truncate(longest.saturating_sub(offset) as usize);
             result = result.and(Err(io::ErrorKind::StorageFull.into()));
         }
@@ -380,14 +406,21 @@ impl Disk {
 
     pub(super) fn sync(&mut self, inode: &Inode) -> io::Result<()> {
         self.begin()?;
-        let mut contents = inode.contents.lock();
         if let Some(dropped) = self.faults.sync_fails() {
             if dropped {
-                contents.pending.clear();
+                self.strike("failed syncs that drop data");
+                inode.contents.lock().pending.clear();
+            } else {
+                self.strike("failed syncs");
             }
             return Err(io_error("sync of a file"));
         }
         self.counts.syncs += 1;
+        if self.faults.sync_is_lost() {
+            self.strike("lost syncs");
+            return Ok(());
+        }
+        let mut contents = inode.contents.lock();
         let Contents {
             durable, pending, ..
         } = &mut *contents;
@@ -433,8 +466,9 @@ impl Disk {
         inode.contents.lock().current.len().saturating_add(room)
     }
 
-    fn check_fits(&self, inode: &Inode, len: u64) -> io::Result<()> {
+    fn check_fits(&mut self, inode: &Inode, len: u64) -> io::Result<()> {
         if len > self.longest(inode) {
+            self.strike("full disks");
             Err(io::ErrorKind::StorageFull.into())
         } else {
             Ok(())
@@ -464,6 +498,26 @@ impl Disk {
         dir.settle(&name);
         dir.durable.insert(name.clone(), Arc::clone(&inode));
         dir.current.insert(name, inode);
+        Ok(())
+    }
+
+    /// Changes bits of a byte behind everybody's back.
+    pub(super) fn flip(&mut self, path: &Path, offset: u64, mask: u8) -> io::Result<()> {
+        let inode = self.find(path)?;
+        let mut contents = inode.contents.lock();
+        if offset >= contents.current.len() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let Contents {
+            current, durable, ..
+        } = &mut *contents;
+        for image in [current, durable] {
+            let mut byte = [0];
+            if image.read(&mut byte, offset) == 1 {
+                image.put(&[byte[0] ^ mask], offset);
+            }
+        }
+        self.strike("flipped bits");
         Ok(())
     }
 

@@ -29,6 +29,8 @@ pub(super) struct Faults {
     sync: Option<(u64, bool)>,
     sync_dir: Option<u64>,
     read: Option<u64>,
+    misdirected: Option<(u64, u64)>,
+    lost_syncs: Option<(Rng, u64)>,
     /// The most bytes all files may hold together.
     pub(super) capacity: Option<u64>,
     short_reads: Option<Rng>,
@@ -42,6 +44,10 @@ impl Faults {
             Fault::Sync { after, dropped } => self.sync = Some((after, dropped)),
             Fault::SyncDir { after } => self.sync_dir = Some(after),
             Fault::Read { after } => self.read = Some(after),
+            Fault::LostSyncs { seed, percent } => {
+                self.lost_syncs = Some((Rng::new(seed), percent));
+            }
+            Fault::Misdirected { after, by } => self.misdirected = Some((after, by)),
             Fault::Full { bytes } => self.capacity = Some(total.saturating_add(bytes)),
             Fault::ShortReads { seed } => self.short_reads = Some(Rng::new(seed)),
         }
@@ -68,6 +74,19 @@ impl Faults {
 
     pub(super) fn sync_dir_fails(&mut self) -> bool {
         strikes(&mut self.sync_dir)
+    }
+
+    /// Whether the sync that is about to happen does nothing.
+    pub(super) fn sync_is_lost(&mut self) -> bool {
+        let lost = self.lost_syncs.as_mut();
+        lost.is_some_and(|(rng, percent)| rng.next() % 100 < *percent)
+    }
+
+    /// How far off the write that is about to happen lands, if it does.
+    pub(super) fn misdirection(&mut self) -> Option<u64> {
+        let (left, by) = self.misdirected?;
+        self.misdirected = left.checked_sub(1).map(|left| (left, by));
+        (left == 0).then_some(by)
     }
 
     pub(super) fn read_fails(&mut self) -> bool {

@@ -7,6 +7,7 @@ mod image;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Debug, Formatter};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -90,6 +91,21 @@ pub enum Fault {
     Full {
         /// How much space is left.
         bytes: u64,
+    },
+    /// Syncs of files and directories say that they succeeded, and do nothing.
+    LostSyncs {
+        /// Decides which ones.
+        seed: u64,
+        /// How many of a hundred.
+        percent: u64,
+    },
+    /// After `after` writes one lands `by` bytes further on in its file than it should, and the
+    /// place that it was meant for keeps what it had.
+    Misdirected {
+        /// How many writes still go where they should.
+        after: u64,
+        /// How far off it lands.
+        by: u64,
     },
     /// Reads return fewer bytes than asked for, or [`io::ErrorKind::Interrupted`].
     ShortReads {
@@ -222,6 +238,21 @@ impl MemoryStorage {
     /// [`io::ErrorKind::InvalidInput`] when the path does not end in a name.
     pub fn write_file(&self, path: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
         self.disk.lock().plant(path.as_ref(), bytes)
+    }
+
+    /// Changes the bits in `mask` of one byte of a file, in the page cache and at rest. What is
+    /// pending stays so, and open handles see the change.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] when there is no such file, or it ends before `offset`.
+    pub fn flip(&self, path: impl AsRef<Path>, offset: u64, mask: u8) -> io::Result<()> {
+        self.disk.lock().flip(path.as_ref(), offset, mask)
+    }
+
+    /// How often a fault has struck since this disk was made, by the name of its kind. Short reads
+    /// count each time.
+    pub fn strikes(&self) -> BTreeMap<&'static str, u64> {
+        self.disk.lock().strikes.clone()
     }
 
     /// Removes a file durably. Faults, counters and stops do not apply.

@@ -959,3 +959,57 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_lost_sync_says_that_it_succeeded() {
+    let disk = disk();
+    let file = durable(&disk, "a", b"old");
+    let all = |percent| Fault::LostSyncs { seed: 7, percent };
+    disk.fail(all(100));
+    file.write_all_at(&[b"new"], 0).unwrap();
+    file.sync_data().unwrap();
+    create(&disk, "b");
+    disk.sync_dir(Path::new("/d")).unwrap();
+    assert_eq!(read(&file), b"new");
+    let crashed = disk.crash(Survivors::Synced);
+    assert_eq!(content(&crashed), [(at("a"), b"old".to_vec())]);
+    disk.heal();
+    file.sync_data().unwrap();
+    let crashed = disk.crash(Survivors::Synced);
+    assert_eq!(content(&crashed), [(at("a"), b"new".to_vec())]);
+    disk.fail(all(50));
+    (0..100).for_each(|_| file.sync_data().unwrap());
+    let lost = disk.strikes()["lost syncs"];
+    assert!((30..70).contains(&lost), "about half of them: {lost}");
+}
+
+#[test]
+fn a_misdirected_write_lands_elsewhere_once() {
+    let disk = disk();
+    let file = durable(&disk, "a", b"........");
+    disk.fail(Fault::Misdirected { after: 1, by: 3 });
+    file.write_all_at(&[b"1"], 0).unwrap();
+    file.write_all_at(&[b"2"], 1).unwrap();
+    file.write_all_at(&[b"3"], 2).unwrap();
+    assert_eq!(read(&file), b"1.3.2...");
+    file.sync_data().unwrap();
+    let crashed = disk.crash(Survivors::Synced);
+    assert_eq!(read(&open(&crashed, "a")), b"1.3.2...");
+    assert_eq!(disk.strikes(), BTreeMap::from([("misdirected writes", 1)]));
+}
+
+#[test]
+fn a_flipped_bit_is_flipped_for_everybody_and_for_good() {
+    let disk = disk();
+    let file = durable(&disk, "a", b"AAAA");
+    file.write_all_at(&[b"B"], 3).unwrap();
+    disk.flip(at("a"), 1, 3).unwrap();
+    assert_eq!(read(&file), b"ABAB");
+    assert_eq!(read(&open(&disk.crash(Survivors::Synced), "a")), b"ABAA");
+    assert_eq!(read(&open(&disk.crash(Survivors::All), "a")), b"ABAB");
+    let past_the_end = disk.flip(at("a"), 4, 1);
+    assert_eq!(kind(past_the_end), io::ErrorKind::NotFound);
+    assert_eq!(kind(disk.flip(at("b"), 0, 1)), io::ErrorKind::NotFound);
+    let crashed = disk.crash(Survivors::All);
+    assert_eq!(crashed.strikes(), BTreeMap::new(), "a disk of its own");
+}
