@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend};
 
 use super::{CACHE_BYTES, Catalog, FEEDS, FRAMES, MARKS_CHUNK, ROOT, ROOT_KEY, STATE};
-use super::{chunk_key, guarded, rows};
+use super::{chunk_key, guarded, is_damage, rows};
 use crate::catalog::rows::{FeedRow, RootRow};
 use crate::error::{Error, Result};
 use crate::log::SegmentId;
@@ -108,7 +108,7 @@ impl Catalog {
     /// Checks the file as it is now. Nothing is saved meanwhile.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] or [`Error::Catalog`] for what is wrong; an I/O error.
+    /// [`Error::Corrupt`] for what is wrong; an I/O error.
     pub(crate) fn check(&self) -> Result<()> {
         if self.root.position().segment == SegmentId(0) {
             // Nothing was ever saved.
@@ -132,9 +132,18 @@ impl Catalog {
         match checked {
             Some(Ok(None)) => Ok(()),
             Some(Ok(Some(what))) => Err(Error::corrupt(&self.path, 0, what)),
-            Some(Err(error)) => Err(self.failed(error)),
-            None => Err(Error::corrupt(&self.path, 0, "the catalog's tree")),
+            Some(Err(error)) => match self.failed(error) {
+                error if is_damage(&error) => Err(self.broken()),
+                error => Err(error),
+            },
+            None => Err(self.broken()),
         }
+    }
+}
+
+impl Catalog {
+    fn broken(&self) -> Error {
+        Error::corrupt(&self.path, 0, "the catalog's tree")
     }
 }
 
