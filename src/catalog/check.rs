@@ -8,7 +8,7 @@ use std::sync::Arc;
 use redb::{Database, ReadableDatabase, StorageBackend};
 
 use super::{CACHE_BYTES, Catalog, FEEDS, FRAMES, MARKS_CHUNK, ROOT, ROOT_KEY, STATE};
-use super::{chunk_key, guarded, rows};
+use super::{chunk_key, guarded, is_damage, rows};
 use crate::catalog::rows::{FeedRow, RootRow};
 use crate::encryption::Cipher;
 use crate::error::{Error, Result};
@@ -109,7 +109,7 @@ impl Catalog {
     /// Checks the file as it is now. Nothing is saved meanwhile.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] or [`Error::Catalog`] for what is wrong; an I/O error.
+    /// [`Error::Corrupt`] for what is wrong; an I/O error.
     pub(crate) fn check(&self) -> Result<()> {
         if self.root.position().segment == SegmentId(0) {
             // Nothing was ever saved.
@@ -133,9 +133,18 @@ impl Catalog {
         match checked {
             Some(Ok(None)) => Ok(()),
             Some(Ok(Some(what))) => Err(Error::corrupt(&self.path, 0, what)),
-            Some(Err(error)) => Err(self.failed(error)),
-            None => Err(Error::corrupt(&self.path, 0, "the catalog's tree")),
+            Some(Err(error)) => match self.failed(error) {
+                error if is_damage(&error) => Err(self.broken()),
+                error => Err(error),
+            },
+            None => Err(self.broken()),
         }
+    }
+}
+
+impl Catalog {
+    fn broken(&self) -> Error {
+        Error::corrupt(&self.path, 0, "the catalog's tree")
     }
 }
 

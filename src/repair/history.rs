@@ -67,10 +67,9 @@ impl History {
             let after = history.published.tail + 1;
             history.holes.push((after, described.tail));
         }
-        history.may_go_on = source
-            .gaps
-            .iter()
-            .any(|(_, before)| *before > through.next());
+        let mut gaps = source.gaps.iter();
+        history.may_go_on =
+            source.ends_anywhere || gaps.any(|(_, before)| *before > through.next());
         // What was seen in them may be lost, and nothing must be deleted for that.
         history.published.marks.windows.clear();
         history

@@ -214,8 +214,8 @@ impl Packs<'_> {
         whole.header.lsn = self.newest;
         whole.seal(self.site.cipher);
         self.append(&whole)?;
-        let segments = source.files.by_id.keys().filter(|id| !id.is_pack());
-        let last = segments.last().map_or(1, |last| last.0);
+        let mut segments = source.files.by_id.keys().filter(|id| !id.is_pack());
+        let last = segments.next_back().map_or(1, |last| last.0);
         // Everything before the new segment counts as replaced by these packs.
         let stretch = Stretch {
             first: SegmentId(1),

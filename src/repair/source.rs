@@ -28,6 +28,8 @@ pub(crate) struct Source {
     pub(crate) frames: BTreeMap<StreamId, Vec<Scanned>>,
     /// Frames of the log that are missing: those after the first number and before the second.
     pub(crate) gaps: Vec<(Lsn, Lsn)>,
+    /// Whether nothing says that the log ends where it does.
+    pub(crate) ends_anywhere: bool,
     /// Whether some of the state may be lost.
     pub(crate) lost_state: bool,
     /// The newest frame that anything in the store tells of, and the greatest generation.
@@ -85,6 +87,7 @@ impl Source {
             state: contents.state,
             frames: BTreeMap::new(),
             gaps: Vec::new(),
+            ends_anywhere: false,
             lost_state: false,
             newest: Lsn(root.map_or(0, |root| root.durable_lsn)),
             generation: 0,
@@ -190,8 +193,13 @@ impl Source {
         if durable > end {
             self.gaps.push((end, durable.next()));
         }
+        let is_close = |last: &Scanned| last.header.kind == FrameKind::Close;
+        let root = self.catalog.as_ref().map(|catalog| catalog.root);
+        let known = root.is_some_and(|root| root.clean && root.position().lsn >= end);
+        self.ends_anywhere = !known && !frames.last().is_some_and(is_close);
         let mut gaps = self.gaps.iter();
-        self.lost_state |= gaps.any(|(_, before)| *before > state_through.next());
+        self.lost_state |=
+            self.ends_anywhere || gaps.any(|(_, before)| *before > state_through.next());
         self.newest = durable.max(lsn);
         for frame in frames {
             self.generation = self.generation.max(frame.header.generation.into());

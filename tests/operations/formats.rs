@@ -252,7 +252,9 @@ fn stores_of_released_versions_are_backed_up_and_repaired() {
             store.close().unwrap();
             let _ = kind.options(&disk).restore("/b", "/r", |_, _| {}).unwrap();
             let report = kind.options(&disk).repair(STORE, "/t").unwrap();
-            assert!(report.is_complete(), "{:?}", report.lost);
+            // Nothing says where the log of a store ends that was not closed.
+            let complete = report.is_complete() || kind == Kind::Crashed;
+            assert!(complete, "{:?}", report.lost);
             for path in ["/r", "/t"] {
                 let store = kind.options(&disk).open(path).unwrap();
                 assert_eq!(shown(&store), expected, "{kind:?} {path}");
