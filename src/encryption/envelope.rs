@@ -2,10 +2,10 @@
 //! so that the log alone is enough to open a store with its key. Its tag covers the header, and
 //! tells a key that is the right one from damage.
 
-use chacha20poly1305::aead::AeadInOut;
-use chacha20poly1305::{ChaCha20Poly1305, KeyInit, Nonce};
-use zeroize::Zeroizing;
+use aes_gcm::Nonce;
+use aes_gcm::aead::AeadInOut;
 
+use super::keys::made_from;
 use super::{ENVELOPE_LEN, SEED_LEN, StoreKeys, TAG_LEN};
 
 const ID: usize = 8;
@@ -24,8 +24,8 @@ impl StoreKeys {
         let (seed, tag) = sealed.split_at_mut(SEED_LEN);
         seed.copy_from_slice(&secret[..SEED_LEN]);
         let covered = [head, salted].concat();
-        let cipher = self.cipher_of(&salted[ID..]);
-        // Sealing fails for more than 256 GiB only.
+        let cipher = made_from(&self.envelope, &salted[ID..]);
+        // Sealing fails for more than 64 GiB only.
         let sealed = cipher.encrypt_inout_detached(&Nonce::default(), &covered, seed.into());
         tag.copy_from_slice(&sealed.unwrap_or_default());
         envelope
@@ -44,14 +44,9 @@ impl StoreKeys {
         let mut secret = [0; 32];
         let opened = &mut secret[..SEED_LEN];
         opened.copy_from_slice(seed);
-        let cipher = self.cipher_of(&salted[ID..]);
+        let cipher = made_from(&self.envelope, &salted[ID..]);
         let nonce = Nonce::default();
         let opened = cipher.decrypt_inout_detached(&nonce, &covered, opened.into(), &tag.into());
         opened.is_ok().then_some(secret)
-    }
-
-    fn cipher_of(&self, salt: &[u8]) -> ChaCha20Poly1305 {
-        let key = Zeroizing::new(*blake3::keyed_hash(&self.envelope, salt).as_bytes());
-        ChaCha20Poly1305::new((&*key).into())
     }
 }

@@ -4,15 +4,16 @@
 //! | part | bytes |
 //! |---|---|
 //! | head | magic `HWSEALED` (8), id of the key (8), salt of the file's key (24) |
-//! | pages | nonce (24), 1024 bytes, tag (16) each |
+//! | pages | salt (24), 1024 bytes, tag (16) each |
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use chacha20poly1305::aead::AeadInOut;
-use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
-use zeroize::Zeroizing;
+use aes_gcm::Nonce;
+use aes_gcm::aead::AeadInOut;
 
+use super::keys::{Derived, made_from};
 use super::{SALT_LEN, Salt, StoreKeys, TAG_LEN};
 use crate::storage::StorageFile;
 
@@ -23,11 +24,10 @@ const PAGE: usize = 1024;
 const SEALED: usize = SALT_LEN + PAGE + TAG_LEN;
 
 /// See the module.
-#[derive(Debug)]
 pub(crate) struct SealedFile {
     inner: Arc<dyn StorageFile>,
     keys: Arc<StoreKeys>,
-    cipher: XChaCha20Poly1305,
+    key: Derived,
 }
 
 impl StoreKeys {
@@ -61,11 +61,10 @@ impl StoreKeys {
 
 impl SealedFile {
     fn new(keys: &Arc<StoreKeys>, inner: Arc<dyn StorageFile>, salt: &Salt) -> Self {
-        let key = Zeroizing::new(*blake3::keyed_hash(&keys.file, salt).as_bytes());
         Self {
             inner,
             keys: keys.clone(),
-            cipher: XChaCha20Poly1305::new((&*key).into()),
+            key: Derived::new(*blake3::keyed_hash(&keys.file, salt).as_bytes()),
         }
     }
 
@@ -73,31 +72,36 @@ impl SealedFile {
         HEAD as u64 + page * SEALED as u64
     }
 
+    /// Appends a page as it is stored. Each has a key of its own, which seals nothing else, so that
+    /// its nonce can be zero.
     fn seal(&self, page: u64, plain: &[u8], sealed: &mut Vec<u8>) {
-        let nonce = self.keys.draw();
-        sealed.extend_from_slice(&nonce);
+        let salt = self.keys.draw();
+        sealed.extend_from_slice(&salt);
         let start = sealed.len();
         sealed.extend_from_slice(plain);
         sealed.resize(start + PAGE, 0);
         let body = sealed[start..].as_mut().into();
-        let covered = page.to_le_bytes();
-        // Sealing fails for more than 256 GiB only.
-        let tag = self
-            .cipher
-            .encrypt_inout_detached(&XNonce::from(nonce), &covered, body);
+        let cipher = made_from(&self.key, &salt);
+        // Sealing fails for more than 64 GiB only.
+        let tag = cipher.encrypt_inout_detached(&Nonce::default(), &page.to_le_bytes(), body);
         sealed.extend_from_slice(&tag.unwrap_or_default());
     }
 
     /// The plain bytes of a sealed page; `None` when it is not what was sealed.
     fn open<'a>(&self, page: u64, sealed: &'a mut [u8; SEALED]) -> Option<&'a [u8]> {
-        let (nonce, rest) = sealed.split_first_chunk_mut::<SALT_LEN>()?;
+        let (salt, rest) = sealed.split_first_chunk_mut::<SALT_LEN>()?;
         let (body, tag) = rest.split_last_chunk_mut::<TAG_LEN>()?;
-        let (nonce, tag) = (XNonce::from(*nonce), (*tag).into());
-        let covered = page.to_le_bytes();
-        let opened =
-            self.cipher
-                .decrypt_inout_detached(&nonce, &covered, (&mut *body).into(), &tag);
+        let cipher = made_from(&self.key, salt);
+        let (nonce, covered) = (Nonce::default(), page.to_le_bytes());
+        let buffer = (&mut *body).into();
+        let opened = cipher.decrypt_inout_detached(&nonce, &covered, buffer, (&*tag).into());
         opened.is_ok().then_some(body)
+    }
+}
+
+impl fmt::Debug for SealedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SealedFile").field(&self.inner).finish()
     }
 }
 

@@ -1,20 +1,20 @@
 //! Sealing and opening the pieces of a frame. Each frame has a key of its own, made from a salt that
 //! is drawn when the frame is sealed; a piece's nonce is what it is and its number.
 
-use chacha20poly1305::aead::AeadInOut;
-use chacha20poly1305::{ChaCha20Poly1305, KeyInit, Nonce};
-use zeroize::Zeroizing;
+use aes_gcm::aead::AeadInOut;
+use aes_gcm::aead::consts::U12;
+use aes_gcm::{Aes256Gcm, Nonce};
 
+use super::keys::made_from;
 use super::{Piece, Salt, StoreKeys, TAG_LEN, Tag};
 
 /// The key of one frame.
-pub(crate) struct FrameKey(ChaCha20Poly1305);
+pub(crate) struct FrameKey(Aes256Gcm);
 
 impl StoreKeys {
     /// The key of the frame with this salt. Whoever seals with it has just drawn the salt.
     pub(crate) fn frame(&self, salt: &Salt) -> FrameKey {
-        let key = Zeroizing::new(*blake3::keyed_hash(&self.frame, salt).as_bytes());
-        FrameKey(ChaCha20Poly1305::new((&*key).into()))
+        FrameKey(made_from(&self.frame, salt))
     }
 
     /// What vouches for a frame's header at `offset` of its segment, and for its salt: a message
@@ -42,7 +42,7 @@ impl FrameKey {
     /// Encrypts a piece in place; its tag.
     pub(crate) fn seal(&self, piece: Piece, number: u32, bytes: &mut [u8]) -> Tag {
         let nonce = nonce(piece, number);
-        // Sealing fails for more than 256 GiB only.
+        // Sealing fails for more than 64 GiB only.
         let sealed = self.0.encrypt_inout_detached(&nonce, &[], bytes.into());
         sealed.unwrap_or_default().into()
     }
@@ -57,7 +57,7 @@ impl FrameKey {
     }
 }
 
-fn nonce(piece: Piece, number: u32) -> Nonce {
+fn nonce(piece: Piece, number: u32) -> Nonce<U12> {
     let mut nonce = Nonce::default();
     nonce[0] = piece as u8;
     nonce[4..8].copy_from_slice(&number.to_le_bytes());

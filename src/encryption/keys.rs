@@ -5,11 +5,12 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use aes_gcm::{Aes256Gcm, KeyInit};
 use zeroize::Zeroizing;
 
 use super::{Key, KeyId, SALT_LEN, Salt};
 
-type Derived = Zeroizing<[u8; 32]>;
+pub(super) type Derived = Zeroizing<[u8; 32]>;
 
 /// The keys of one store under one of the caller's.
 pub(crate) struct StoreKeys {
@@ -68,6 +69,12 @@ impl fmt::Debug for StoreKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("StoreKeys").field(&self.id).finish()
     }
+}
+
+/// The cipher whose key is made from a number: whoever seals with it has just drawn that.
+pub(super) fn made_from(key: &[u8; 32], number: &[u8]) -> Aes256Gcm {
+    let key = Zeroizing::new(*blake3::keyed_hash(key, number).as_bytes());
+    Aes256Gcm::new((&*key).into())
 }
 
 /// Numbers that are used once: 128 random bits, drawn each time a store is opened, and a counter. It

@@ -5,9 +5,8 @@
 //! * `envelope`: how the header of a segment hides the store's secret, and tells a wrong key
 //! * `frame`: the pieces of frames; `row`: rows of the catalog; `file`: files of the index
 //!
-//! Everything is ChaCha20-Poly1305, under keys that keyed BLAKE3 derives. A nonce is never used
-//! twice under a key, because each key that meets more than one message either is fresh, or gets
-//! nonces that nobody has drawn before: `docs/encryption.md` has the argument. Without the feature
+//! Everything is AES-256-GCM, under keys that keyed BLAKE3 makes from numbers which are used once. So
+//! a nonce is never used twice under a key: `docs/encryption.md` has the argument. Without the feature
 //! `encryption` the types below have no values, and nothing of it is compiled in.
 
 #[cfg(not(feature = "encryption"))]

@@ -1,10 +1,11 @@
 //! Rows of the catalog. A sealed value has the row's key in it, because some keys are names, and what
 //! stands in the key's place then is a keyed hash.
 
-use chacha20poly1305::aead::AeadInOut;
-use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
+use aes_gcm::Nonce;
+use aes_gcm::aead::AeadInOut;
 
-use super::{SALT_LEN, StoreKeys, TAG_LEN, Tag};
+use super::keys::made_from;
+use super::{SALT_LEN, StoreKeys, TAG_LEN};
 use crate::codec::{Decoder, Encoder};
 
 impl StoreKeys {
@@ -15,31 +16,30 @@ impl StoreKeys {
         hidden
     }
 
-    /// Seals a row of a table: nonce, key and value, tag.
+    /// Seals a row of a table: salt, key and value, tag. Each row has a key of its own, which seals
+    /// nothing else, so that its nonce can be zero.
     pub(crate) fn seal_row(&self, table: &str, key: &[u8], value: &[u8]) -> Vec<u8> {
-        let nonce = self.draw();
-        let row = Encoder::default().array(&nonce).bytes(key).finish();
-        let mut sealed = row;
+        let salt = self.draw();
+        let mut sealed = Encoder::default().array(&salt).bytes(key).finish();
         sealed.reserve_exact(value.len() + TAG_LEN);
         sealed.extend_from_slice(value);
-        let body = &mut sealed[SALT_LEN..];
-        // Sealing fails for more than 256 GiB only.
-        let cipher = XChaCha20Poly1305::new((&*self.row).into());
-        let tag =
-            cipher.encrypt_inout_detached(&XNonce::from(nonce), table.as_bytes(), body.into());
+        let body = sealed[SALT_LEN..].as_mut().into();
+        let cipher = made_from(&self.row, &salt);
+        // Sealing fails for more than 64 GiB only.
+        let tag = cipher.encrypt_inout_detached(&Nonce::default(), table.as_bytes(), body);
         sealed.extend_from_slice(&tag.unwrap_or_default());
         sealed
     }
 
     /// The key and value of a row; `None` when it is not what was sealed.
     pub(crate) fn open_row(&self, table: &str, sealed: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
-        let (nonce, rest) = sealed.split_first_chunk::<SALT_LEN>()?;
+        let (salt, rest) = sealed.split_first_chunk::<SALT_LEN>()?;
         let (body, tag) = rest.split_last_chunk::<TAG_LEN>()?;
         let mut body = body.to_vec();
-        let cipher = XChaCha20Poly1305::new((&*self.row).into());
-        let (nonce, tag): (XNonce, Tag) = ((*nonce).into(), *tag);
+        let cipher = made_from(&self.row, salt);
+        let (nonce, covered) = (Nonce::default(), table.as_bytes());
         let buffer = body.as_mut_slice().into();
-        let opened = cipher.decrypt_inout_detached(&nonce, table.as_bytes(), buffer, &tag.into());
+        let opened = cipher.decrypt_inout_detached(&nonce, covered, buffer, tag.into());
         opened.ok()?;
         let key = Decoder::new(&body).bytes()?.to_vec();
         let value = body.split_off(size_of::<u32>() + key.len());

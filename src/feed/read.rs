@@ -45,7 +45,7 @@ pub(crate) struct Span {
     /// What was read before it was needed.
     pub(crate) ahead: Option<Ahead>,
     /// Of an encrypted frame, once it was looked at.
-    seal: OnceLock<Seal>,
+    seal: OnceLock<Box<Seal>>,
     defects: Defects,
 }
 
@@ -201,7 +201,7 @@ impl Span {
         let header = header.ok_or_else(damaged)?;
         let read = |buf: &mut [u8], at| self.read(buf, at);
         let seal = Seal::open(keys, &self.segment, &header, self.offset, read)?;
-        Ok(Some(self.seal.get_or_init(|| seal)))
+        Ok(Some(self.seal.get_or_init(|| Box::new(seal))))
     }
 
     /// Reads the entries of the wanted records; `table` is memory to read them into.
