@@ -53,7 +53,12 @@ pub fn decode(kind: u8, bytes: &[u8]) -> Option<Vec<u8>> {
             .encode()
             .to_vec(),
         12 => SegmentHeader::decode(bytes).ok()?.encode(),
-        13 => Lives::decode(1, bytes)?.encode(1),
+        13 => {
+            // Its length, at the end, is read by somebody else.
+            let mut lives = Lives::decode(1 << 40, bytes)?.encode(1 << 40);
+            lives.pop();
+            lives
+        }
         14 => {
             let mut encoded = Vec::new();
             positions::encode(positions::decode(bytes, 1 << 16)?, &mut encoded);
