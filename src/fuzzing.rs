@@ -57,7 +57,12 @@ pub fn decode(kind: u8, bytes: &[u8]) -> Option<Vec<u8>> {
             let (header, cipher) = SegmentHeader::decode(bytes, &Keyring::new(None)).ok()?;
             header.encode(&cipher)
         }
-        13 => Lives::decode(1, bytes)?.encode(1),
+        13 => {
+            // Its length, at the end, is read by somebody else.
+            let mut lives = Lives::decode(1 << 40, bytes)?.encode(1 << 40);
+            lives.pop();
+            lives
+        }
         14 => {
             let mut encoded = Vec::new();
             positions::encode(positions::decode(bytes, 1 << 16)?, &mut encoded);

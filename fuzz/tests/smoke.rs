@@ -66,7 +66,7 @@ fn store() {
 
 #[test]
 fn ops() {
-    drive("ops", highwater_fuzz::ops, 1500, 400);
+    drive("ops", highwater_fuzz::ops, 500, 400);
 }
 
 #[test]
