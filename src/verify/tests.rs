@@ -1,4 +1,5 @@
 //! What is wrong in memory alone is found too, so these tests put it there.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::sync::Arc;
 
