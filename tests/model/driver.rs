@@ -519,7 +519,8 @@ impl Driver {
         let result = batch.commit();
         let ended = author.is_some_and(|(sync, _)| self.author(Some(sync), 0) != author);
         match result {
-            Err(Error::RunEnded { .. } | Error::RunFenced { .. }) if ended => {}
+            Err(Error::RunEnded { .. } | Error::RunFenced { .. } | Error::ReplaceLost { .. })
+                if ended => {}
             result => {
                 assert!(!ended || result.is_err(), "a run writes after its end");
                 let after = None;

@@ -156,7 +156,8 @@ impl Driver {
         let status = report.map(|report| status_of(report.status));
         let (interrupted, ()) = self.next(None, |model| model.end(author, Status::Interrupted));
         match status {
-            Some(Status::Running) => {
+            // In relaxed durability not even its beginning may have been seen.
+            Some(Status::Running) | None => {
                 // Its end may be on its way, in one of two forms.
                 let cause = Arc::new(Error::Closed);
                 let ends = [next.model, interrupted.model];
