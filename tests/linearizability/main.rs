@@ -14,7 +14,6 @@ use highwater::storage::MemoryStorage;
 use highwater::{Durability, Options, Store};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::sample::Index;
 
 use self::checker::{Event, Id, Value, check_together};
 use self::recorder::{Clock, FEEDS, Recorder, Step};
