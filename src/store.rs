@@ -339,7 +339,8 @@ impl Store {
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
-    /// # let store = highwater::Options::new().segment_size(4096).open(dir.path())?;
+    /// # let options = highwater::Options::new().segment_size(4096).compaction(false);
+    /// # let store = options.open(dir.path())?;
     /// # let feed = store.feed("conn-42", "Contact")?;
     /// for sync in 0..100 {
     ///     let _ = feed.batch_save_raw(&[("ada", sync.to_string().repeat(100))])?;

@@ -123,7 +123,12 @@ fn a_store_may_be_opened_with_another_option_every_time() {
         save(&store, 5500..7000, 3);
         all(&store)
     };
-    assert_eq!(all(&store), expected);
+    // A rebuild counts as an unclean end, after which positions jump.
+    let shown = |records: Vec<OwnedRecord>| -> Vec<_> {
+        let shown = |record: OwnedRecord| (record.id, record.payload, record.last_action);
+        records.into_iter().map(shown).collect()
+    };
+    assert_eq!(shown(all(&store)), shown(expected));
     let payloads: usize = (2500..4000)
         .map(|id| contact(id, 3).to_string().len())
         .sum();

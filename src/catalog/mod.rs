@@ -434,10 +434,10 @@ impl Catalog {
     pub(crate) fn save(&mut self, save: Save<'_>) -> Result<Vec<FeedRow>> {
         self.stale = true;
         self.connected()?;
-        let (before, cipher) = (self.root, &self.cipher);
+        let cipher = &self.cipher;
         let saved = self
             .database()
-            .and_then(|database| self.guard(|| write_all(database, cipher, before, save)));
+            .and_then(|database| self.guard(|| write_all(database, cipher, save)));
         match saved {
             Ok((root, rows)) => {
                 self.root = root;
@@ -456,13 +456,18 @@ impl Catalog {
 fn write_all(
     database: &Database,
     cipher: &Cipher,
-    before: RootRow,
     save: Save<'_>,
 ) -> Result<(RootRow, Vec<FeedRow>), redb::Error> {
     let mut root = save.root;
-    root.feeds_sum = before.feeds_sum;
-    root.state_sum = before.state_sum;
     let transaction = database.begin_write()?;
+    {
+        // As they are there: a save that failed may have become durable all the same.
+        let table = transaction.open_table(ROOT.definition())?;
+        let stored = ROOT.get(cipher, &table, ROOT_KEY)?;
+        let stored = stored.and_then(|row| rows::decode::<RootRow>(ROOT_KEY, &row));
+        (root.feeds_sum, root.state_sum) =
+            stored.map_or((0, 0), |row| (row.feeds_sum, row.state_sum));
+    }
     let mut rows_now = Vec::with_capacity(save.feeds.len());
     {
         let mut feed_table = Sums::of(FEEDS, cipher, transaction.open_table(FEEDS.definition())?);

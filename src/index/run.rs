@@ -139,7 +139,7 @@ impl Run {
         }
         let mut header = [0; HEADER];
         file.read_exact_at(&mut header, 0).map_err(failed("read"))?;
-        if let Some(found) = newer_version(&header) {
+        if let Some(found) = newer_version(&header, name) {
             return Err(Error::UnknownFormat {
                 path,
                 found,
@@ -313,12 +313,15 @@ impl RunScan<'_> {
     }
 }
 
-/// The version in a header, if a newer build wrote it.
-fn newer_version(bytes: &[u8; HEADER]) -> Option<u32> {
-    let mut fields = Decoder::new(bytes);
+/// The version in a header, if a newer build wrote it. Its headers end with a checksum where ours do:
+/// a version that a flipped bit makes newer is damage, and then the run is derived anew.
+fn newer_version(bytes: &[u8; HEADER], name: RunName) -> Option<u32> {
+    let (body, sum) = bytes.split_last_chunk::<4>()?;
+    let mut fields = Decoder::new(body);
     let ours = fields.array::<8>()? == MAGIC;
     let version = fields.u32()?;
-    (ours && version > VERSION).then_some(version)
+    let intact = u32::from_le_bytes(*sum) == checksum(name.id, &[body]);
+    (ours && intact && version > VERSION).then_some(version)
 }
 
 /// Count, homes and blocks; then the blocks of the filter and their checksum.
@@ -592,6 +595,20 @@ mod tests {
             }
             prop_assert_eq!(scan.next().unwrap(), None);
         }
+    }
+
+    #[test]
+    fn a_run_of_a_newer_version_is_named() {
+        let disk = MemoryStorage::new();
+        let run = write(&disk, &[entry(key(7, false), 1)], 10);
+        let mut header = [0; HEADER];
+        run.file.read_exact_at(&mut header, 0).unwrap();
+        header[8..12].copy_from_slice(&(VERSION + 1).to_le_bytes());
+        let (body, sum) = header.split_last_chunk_mut::<4>().unwrap();
+        *sum = checksum(NAME.id, &[body]).to_le_bytes();
+        run.file.write_all_at(&[&header], 0).unwrap();
+        let opened = Run::open(&disk, Path::new("/index"), NAME, &None);
+        assert!(matches!(opened, Err(Error::UnknownFormat { found, .. }) if found == VERSION + 1));
     }
 
     #[test]

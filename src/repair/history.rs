@@ -283,7 +283,8 @@ impl History {
             chunks_sum: 0,
         };
         let frames = published.directory.frames();
-        let frame = Frame::feed(&row, frames, &published.marks.encode());
+        let mut frame = Frame::feed(&row, frames, &published.marks.encode());
+        frame.seal(packs.cipher());
         packs.append(&frame).map(drop)
     }
 }

@@ -169,6 +169,10 @@ impl Packs<'_> {
         self.site.dir
     }
 
+    pub(crate) fn cipher(&self) -> &Cipher {
+        self.site.cipher
+    }
+
     /// Appends a sealed frame.
     pub(crate) fn append(&mut self, frame: &Frame) -> Result<Place> {
         if self.written >= self.size

@@ -293,6 +293,9 @@ impl<'a> FeedTurn<'a> {
 impl Changes {
     fn apply_aliases(&mut self, index: &mut Index) {
         for (slot, entry) in self.aliases.drain(..) {
+            // Of an index in files, an earlier write of this commit may have added the key.
+            let added = matches!(slot, Slot::Run(_)).then(|| index.find_added(entry.key));
+            let slot = added.flatten().map_or(slot, |(slot, _)| slot);
             index.put(Some(slot), entry);
         }
     }

@@ -87,7 +87,8 @@ pub fn files(disk: &MemoryStorage, suffix: &str) -> Vec<PathBuf> {
 pub fn shows_the_same(store: &Store, disk: &MemoryStorage) {
     let expected = view(store);
     let crashed = disk.crash(Survivors::Synced);
-    assert!(store.verify(|_, _| {}).unwrap().is_clean());
+    let report = store.verify(|_, _| {}).unwrap();
+    assert!(report.is_clean(), "{:?}", report.damage);
     store.close().unwrap();
     for (image, what) in [(crashed, "crashed"), (disk.clone(), "closed")] {
         for rebuild in [false, true] {

@@ -275,29 +275,18 @@ fn the_current_format_is_that_of_its_fixture() {
     }
 }
 
-/// Each kind of file, with the version in it counted up, is refused by name, and not touched.
+/// A file of the log, with the version in it counted up, is refused by name, and not touched.
 #[test]
 fn files_of_newer_versions_are_left_alone() {
     let (_, disk, _) = fixtures(Kind::Packed).pop().unwrap();
     let newer = |bytes: &mut Vec<u8>| bytes[8..12].copy_from_slice(&77u32.to_le_bytes());
-    let kinds = [
-        ("/s/log", ".seg"),
-        ("/s/log", ".pack"),
-        ("/s/index", ".run"),
-    ];
-    for (dir, suffix) in kinds {
-        let path = files(&disk, dir, suffix).pop().unwrap();
+    for suffix in [".seg", ".pack"] {
+        let path = files(&disk, "/s/log", suffix).pop().unwrap();
         let copy = disk.crash(Survivors::All);
         let mut bytes = copy.read_file(&path).unwrap();
         newer(&mut bytes);
         copy.write_file(&path, &bytes).unwrap();
-        let opened = Kind::Packed.options(&copy).open(STORE);
-        // An index is read when its feed is used.
-        let used = opened.and_then(|store| {
-            feed(&store, "contact").get(&["7"])?;
-            feed(&store, "blob").get(&["7"]).map(drop)
-        });
-        match used {
+        match Kind::Packed.options(&copy).open(STORE) {
             Err(Error::UnknownFormat {
                 path: named,
                 found: 77,

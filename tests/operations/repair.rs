@@ -445,6 +445,9 @@ fn harm(disk: &MemoryStorage, damage: &Damage, harmed: &mut Harmed) {
         .into_iter()
         .filter(|path| disk.read_file(path).is_some())
         .collect();
+    if all.is_empty() {
+        return;
+    }
     let pick = |file: u16| all[usize::from(file) % all.len()].clone();
     let mut write = |path: String, from: usize, to: usize, flip: bool| {
         let mut bytes = disk.read_file(&path).unwrap();
