@@ -467,3 +467,33 @@ fn after_a_full_disk_everything_else_works_too() {
         assert!(time <= newest.as_micros() + 2, "{what}: at {time}");
     }
 }
+
+/// Found by the simulation: a reader that brought the feed's index into memory made the feed's
+/// writer forget that the window was refused.
+#[test]
+fn a_window_that_a_full_disk_refused_is_not_open() {
+    let mut refusals = 0;
+    for len in (0..4000).step_by(200) {
+        let disk = MemoryStorage::new();
+        let store = options(&disk).open(STORE).unwrap();
+        let feed = store.feed("c", "a").unwrap();
+        let _ = feed.batch_save_raw(&[("some", "x".repeat(len))]).unwrap();
+        store.close().unwrap();
+        let store = options(&disk).open(STORE).unwrap();
+        let feed = store.feed("c", "a").unwrap();
+        disk.fail(Fault::Full { bytes: 0 });
+        let opened = feed.track_deletes_start();
+        assert_eq!(feed.get(&["some"]).unwrap().len(), 1);
+        disk.heal();
+        match opened {
+            Ok(opened) => assert!(opened),
+            Err(error) => {
+                assert!(matches!(error, Error::DiskFull { .. }), "{error:?}");
+                assert!(feed.track_deletes_start().unwrap(), "it is open already");
+                refusals += 1;
+            }
+        }
+        assert_eq!(feed.track_deletes_end(&Sweep::new()).unwrap().deleted, 1);
+    }
+    assert!(refusals > 0);
+}
