@@ -280,9 +280,7 @@ impl World {
             0 => Fault::Write { after },
             1 => Fault::Sync {
                 after,
-                // What can never become durable may be read all the same while the system runs, so
-                // a store that is opened again before a reboot may rest on it.
-                dropped: false,
+                dropped: !self.setup.relaxed,
             },
             2 => Fault::SyncDir { after: after % 8 },
             3 => Fault::Read { after },

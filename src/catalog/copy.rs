@@ -26,10 +26,8 @@ impl Catalog {
     /// An I/O error, or [`Error::Corrupt`].
     pub(crate) fn copy_to(&mut self, storage: &Arc<dyn Storage>, dir: &Path) -> Result<Named> {
         let copy = Self::create(storage, dir, self.root.store, &self.cipher)?;
-        self.connected()?;
-        let (from, cipher) = (self.database()?, &self.cipher);
         let to = copy.database()?;
-        let named = self.guard(|| {
+        let named = self.run(|from, cipher| {
             let from = from.begin_read()?;
             let transaction = to.begin_write()?;
             let mut named = Some(Named::default());

@@ -60,7 +60,7 @@ pub(crate) struct Catalog {
     storage: Arc<dyn Storage>,
     path: PathBuf,
     cipher: Cipher,
-    /// `None` after a failure, until the next save opens it again.
+    /// `None` after a failure, until the next use opens it again.
     database: Option<Guarded>,
     pub(crate) root: RootRow,
     /// Set while a save may have failed: the next one writes everything that is in memory.
@@ -281,12 +281,21 @@ impl Catalog {
         }
     }
 
-    /// The database, opened again if it was given up after a failure.
-    fn connected(&mut self) -> Result<&Database> {
+    /// Runs redb code on the database, opened again if it was given up. It is given up when that
+    /// fails: redb accepts nothing more after an I/O error.
+    fn run<T>(
+        &mut self,
+        run: impl FnOnce(&Database, &Cipher) -> Result<T, redb::Error>,
+    ) -> Result<T> {
         if self.database.is_none() {
             self.connect(OpenMode::Existing)?;
         }
-        self.database()
+        let database = self.database()?;
+        let result = self.guard(|| run(database, &self.cipher));
+        if result.is_err() {
+            self.database = None;
+        }
+        result
     }
 
     fn database(&self) -> Result<&Database> {
@@ -323,8 +332,7 @@ impl Catalog {
     /// Reads and checks the root, the feeds and the state; `None` when something is wrong.
     fn read_all(&mut self) -> Result<Option<Contents>> {
         self.check_version()?;
-        let (database, cipher) = (self.database()?, &self.cipher);
-        let read = self.guard(|| {
+        let read = self.run(|database, cipher| {
             let transaction = database.begin_read()?;
             let table = transaction.open_table(ROOT.definition())?;
             let Some(value) = ROOT.get(cipher, &table, ROOT_KEY)? else {
@@ -388,9 +396,7 @@ impl Catalog {
     /// # Errors
     /// [`Error::Corrupt`] when they are not what the feed's row says; a rebuild derives them again.
     pub(crate) fn frames(&mut self, row: &FeedRow) -> Result<(Vec<FrameRef>, Marks)> {
-        self.connected()?;
-        let (database, cipher) = (self.database()?, &self.cipher);
-        let frames = self.guard(|| {
+        let frames = self.run(|database, cipher| {
             let transaction = database.begin_read()?;
             let table = transaction.open_table(FRAMES.definition())?;
             let mut frames = Vec::new();
@@ -433,23 +439,10 @@ impl Catalog {
     /// Saves changes in one transaction. Returns the feeds' rows as they are stored now.
     pub(crate) fn save(&mut self, save: Save<'_>) -> Result<Vec<FeedRow>> {
         self.stale = true;
-        self.connected()?;
-        let cipher = &self.cipher;
-        let saved = self
-            .database()
-            .and_then(|database| self.guard(|| write_all(database, cipher, save)));
-        match saved {
-            Ok((root, rows)) => {
-                self.root = root;
-                self.stale = false;
-                Ok(rows)
-            }
-            Err(error) => {
-                // redb accepts nothing more after an I/O error until it is opened again.
-                self.database = None;
-                Err(error)
-            }
-        }
+        let (root, rows) = self.run(|database, cipher| write_all(database, cipher, save))?;
+        self.root = root;
+        self.stale = false;
+        Ok(rows)
     }
 }
 

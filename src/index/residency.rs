@@ -95,7 +95,6 @@ impl Engine {
             built => built?,
         };
         resident.index = Some(index);
-        resident.pending.clear();
         // What the feed's trail holds is counted when its writer is done.
         self.budget.resize(feed, resident.memory());
         drop(resident);

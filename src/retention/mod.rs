@@ -11,7 +11,7 @@ pub(crate) mod removal;
 use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::feed::page::check_cursor;
-use crate::feed::read::{Located, Span};
+use crate::feed::read::{Bodies, Located, Span};
 use crate::runs::RunScope;
 use crate::write::transaction::{Stop, Transaction};
 use crate::write::turn::FeedTurn;
@@ -137,10 +137,15 @@ fn walk(
         live.map(span).collect::<Result<_>>()?
     };
     let limit = oldest.limit.unwrap_or(u64::MAX);
-    let (mut table, mut located) = (Vec::new(), Vec::new());
+    let (mut table, mut buffer) = (Vec::new(), Vec::new());
+    let (mut located, mut rows) = (Vec::new(), Vec::new());
     for span in spans {
         located.clear();
+        rows.clear();
+        buffer.clear();
         span.locate(&mut table, &mut located)?;
+        // Entries say what is wanted, and they are verified together with the ids.
+        span.load(&located, Bodies::Skipped, &mut buffer, &mut rows)?;
         for record in located.iter().filter(|record| wanted(record)) {
             if walk.removed.records == limit {
                 walk.removed.has_more = true;
@@ -157,6 +162,28 @@ fn walk(
             }
         }
     }
+    Ok(walk.with_cursor(turn))
+}
+
+/// Takes up all records of a feed. Nothing is read for that, so it gets rid of damaged ones too.
+fn everything(turn: &mut FeedTurn<'_>) -> Result<Walk, Stop> {
+    turn.settle()?;
+    let published = turn.feed.published.read();
+    let frames = published.directory.frames();
+    let newest = frames.iter().rev().find_map(|frame| {
+        let index = frame.live_from(0).last()?;
+        Some(frame.first + u64::from(index))
+    });
+    let walk = Walk {
+        removed: Removed {
+            records: frames.iter().map(|frame| u64::from(frame.live_count)).sum(),
+            live: turn.live,
+            ..Removed::default()
+        },
+        last: newest.unwrap_or_default(),
+        live_bytes: turn.live_bytes,
+        positions: Vec::new(),
+    };
     Ok(walk.with_cursor(turn))
 }
 

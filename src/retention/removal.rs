@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::feed::marks::Mark;
 use crate::feed::slot::FeedSlot;
 use crate::log::format::Author;
-use crate::retention::{Oldest, Removed, check_run, walk};
+use crate::retention::{Oldest, Removed, check_run, everything, walk};
 use crate::runs::RunScope;
 use crate::state::StateKey;
 use crate::write::transaction::transact;
@@ -28,7 +28,10 @@ pub(crate) fn hard_delete(
     let removed = transact(engine, &[slot], Author::default(), |transaction| {
         check_run(run, transaction)?;
         let turn = transaction.turn(slot)?;
-        let walk = walk(turn, oldest, 0, |_| true)?;
+        let walk = match whole {
+            true => everything(turn)?,
+            false => walk(turn, oldest, 0, |_| true)?,
+        };
         if oldest.dry_run || (walk.removed.records == 0 && !whole) {
             return Ok(walk.removed);
         }

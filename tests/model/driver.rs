@@ -17,10 +17,10 @@ use highwater::{
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::checker::{check_feed, check_outcomes, feed_agrees, syncs_agree};
+use crate::checker::{check_feed, check_outcomes, feed_agrees, status_of, syncs_agree};
 use crate::reader::Reader;
 use crate::reference::{
-    Author, By, Doc, FeedNo, KEEPS_PRUNED, Model, ModelFeed, SyncNo, TRACKS_OWNER, Write,
+    Author, By, Doc, FeedNo, KEEPS_PRUNED, Model, ModelFeed, Status, SyncNo, TRACKS_OWNER, Write,
 };
 
 pub const PATH: &str = "/store";
@@ -705,7 +705,7 @@ impl Driver {
             }
         }
         if closed && !self.poisoned {
-            self.settle(self.model.clone().reopened());
+            self.settle(self.reopened(&self.model));
         } else {
             self.find_survivors(&probe, Survivors::All);
         }
@@ -747,6 +747,17 @@ impl Driver {
             false => options.open(PATH),
         }?;
         Ok(())
+    }
+
+    /// A state as it is when the store is open again.
+    fn reopened(&self, state: &Model) -> Model {
+        let goes_on = |sync: &SyncNo| {
+            let reports = self.store.runs(&sync_key(*sync)).unwrap_or_default();
+            let newest = reports.first().map(|report| status_of(report.status));
+            newest == Some(Status::Running)
+        };
+        let left = (0..SYNCS.len()).filter(|sync| self.trust != Trust::Sound && goes_on(sync));
+        state.clone().reopened(&left.collect())
     }
 
     /// Everything up to here is on stable storage.
@@ -816,7 +827,7 @@ impl Driver {
     fn find_survivors(&mut self, probe: &MemoryStorage, survivors: Survivors) {
         let found = self.survivors(probe, survivors);
         if let Some(found) = self.look(found) {
-            if found != self.model.clone().reopened() && self.trust != Trust::Sound {
+            if found != self.reopened(&self.model) && self.trust != Trust::Sound {
                 // What readers were given is gone: the disk did not do what it said.
                 self.bookmarks.clear();
                 self.shown.clear();
@@ -839,7 +850,7 @@ impl Driver {
             _ => &self.unvouched[..],
         };
         let states = older.iter().chain(&self.history);
-        let states = states.map(|state| Rc::new(Model::clone(state).reopened()));
+        let states = states.map(|state| Rc::new(self.reopened(state)));
         states.collect()
     }
 
@@ -848,12 +859,13 @@ impl Driver {
         if self.trust != Trust::Damaged {
             states.drain(..states.len() - self.history.len());
         }
+        let is_newest = |state: &Rc<Model>| **state == self.model;
+        let acknowledged = self.history.iter().rposition(is_newest);
+        let acknowledged = acknowledged.map(|at| states.len() - self.history.len() + at);
         for state in states.iter().rev() {
             if !self.agrees(probe, state)? {
                 continue;
             }
-            let acknowledged = self.model.clone().reopened();
-            let acknowledged = states.iter().rposition(|state| **state == acknowledged);
             let found = states.iter().rposition(|other| other == state);
             assert!(
                 survivors != Survivors::All || self.trust != Trust::Sound || found >= acknowledged,

@@ -341,10 +341,16 @@ impl Model {
         }
     }
 
-    /// The same store after it was opened again: nobody writes to it.
-    pub fn reopened(mut self) -> Self {
+    /// The same store after it was opened again: nobody writes to it. On a full disk it cannot say
+    /// of the runs of some syncs that they are over; those are `left`.
+    pub fn reopened(mut self, left: &BTreeSet<SyncNo>) -> Self {
         let syncs: Vec<SyncNo> = self.runs.keys().copied().collect();
-        syncs.into_iter().for_each(|sync| self.stop(sync));
+        for sync in syncs {
+            match self.runs.get_mut(&sync).filter(|_| left.contains(&sync)) {
+                Some(runs) => runs.iter_mut().for_each(|run| run.waiting.clear()),
+                None => self.stop(sync),
+            }
+        }
         self
     }
 

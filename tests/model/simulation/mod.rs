@@ -108,10 +108,21 @@ fn given(name: &str) -> Option<u64> {
 }
 
 /// Seeds that failed once, each with what it has found.
-const KEPT: [(u64, &str); 1] = [(
-    301_085,
-    "a segment whose end a later one supersedes, after that one was compacted",
-)];
+const KEPT: [(u64, &str); 4] = [
+    (2595, "a catalog that took nothing more after a failed read"),
+    (
+        301_085,
+        "a segment whose end a later one supersedes, after that one was compacted",
+    ),
+    (
+        502_282,
+        "a window that was open although a full disk refused it",
+    ),
+    (
+        502_914,
+        "a hard deletion chosen by entries that were damaged",
+    ),
+];
 
 #[test]
 fn kept_seeds_pass() {
