@@ -144,6 +144,12 @@ impl StateKey {
     pub(crate) fn is_feed(&self) -> bool {
         self.0.first() == Some(&TABLE_FEED)
     }
+
+    /// The feed whose registration this is the key of.
+    pub(crate) fn as_feed(&self) -> Option<FeedId> {
+        let mut fields = Decoder::new(&self.0);
+        (fields.u8()? == TABLE_FEED).then(|| fields.u64().map(FeedId))?
+    }
 }
 
 /// A value that is put under a key, or removed. A cleared checkpoint is a value too, so that its

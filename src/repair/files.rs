@@ -28,6 +28,8 @@ pub(crate) struct Files {
     pub(crate) identity: Identity,
     /// Segments and packs by their ids.
     pub(crate) by_id: BTreeMap<SegmentId, Arc<Segment>>,
+    /// The last segment, whether or not it could be opened.
+    pub(crate) last: Option<SegmentId>,
     /// Those whose header is not intact, so that where they begin has to be guessed.
     guessed: BTreeSet<SegmentId>,
 }
@@ -56,7 +58,8 @@ impl Files {
         let names = storage.list(dir);
         let names = names.map_err(|error| Error::io("list", dir, error))?;
         let mut candidates = Vec::new();
-        for id in names.iter().filter_map(|name| SegmentId::parse(name)) {
+        let ids = || names.iter().filter_map(|name| SegmentId::parse(name));
+        for id in ids() {
             let path = id.path(dir);
             match storage.open(&path, OpenMode::Existing) {
                 Ok(file) => candidates.push(Candidate::read(id, path, file, keyring)),
@@ -72,6 +75,7 @@ impl Files {
         let mut files = Self {
             identity,
             by_id: BTreeMap::new(),
+            last: ids().filter(|id| !id.is_pack()).max(),
             guessed: BTreeSet::new(),
         };
         for candidate in candidates {

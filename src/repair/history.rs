@@ -68,8 +68,10 @@ impl History {
             history.holes.push((after, described.tail));
         }
         let mut gaps = source.gaps.iter();
-        history.may_go_on =
-            source.ends_anywhere || gaps.any(|(_, before)| *before > through.next());
+        history.may_go_on = source.ends_anywhere
+            || source.lost_descriptions
+            || gaps.any(|(_, before)| *before > through.next());
+        history.lost_marks |= source.lost_descriptions;
         // What was seen in them may be lost, and nothing must be deleted for that.
         history.published.marks.windows.clear();
         history

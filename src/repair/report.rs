@@ -47,7 +47,7 @@ pub enum Lost {
         after: Cursor,
     },
     /// Something that happened to records of a feed without changing them: that they were pruned,
-    /// hard-deleted or purged. Some of it is undone. All cursors of the feed from before the repair
+    /// hard-deleted or purged. Some of it may be undone. All cursors of the feed from before the repair
     /// are refused.
     Marks {
         /// The feed.

@@ -17,7 +17,7 @@ use crate::log::segment::Segment;
 use crate::log::{Lsn, SegmentId};
 use crate::recovery::packs;
 use crate::repair::files::{Files, frames_in};
-use crate::state::{StateKey, StateOp};
+use crate::state::{Registration, StateKey, StateOp};
 use crate::storage::Storage;
 
 /// See the module.
@@ -30,6 +30,8 @@ pub(crate) struct Source {
     pub(crate) gaps: Vec<(Lsn, Lsn)>,
     /// Whether nothing says that the log ends where it does.
     pub(crate) ends_anywhere: bool,
+    /// Whether descriptions of feeds may be lost, and nothing else has what they said.
+    pub(crate) lost_descriptions: bool,
     /// Whether some of the state may be lost.
     pub(crate) lost_state: bool,
     /// The newest frame that anything in the store tells of, and the greatest generation.
@@ -88,6 +90,7 @@ impl Source {
             frames: BTreeMap::new(),
             gaps: Vec::new(),
             ends_anywhere: false,
+            lost_descriptions: false,
             lost_state: false,
             newest: Lsn(root.map_or(0, |root| root.durable_lsn)),
             generation: 0,
@@ -110,8 +113,13 @@ impl Source {
         damage: &mut Vec<Error>,
     ) -> (Manifest, Lsn) {
         let (mut newest_manifest, mut whole) = (None, None);
-        for pack in self.files.packs() {
-            for frame in frames_in(&pack, damage) {
+        let (mut descriptions_are_whole, mut state_is_whole) = (true, true);
+        let packs = self.files.packs();
+        for pack in &packs {
+            let frames = frames_in(pack, damage);
+            let is_newest = packs.last().is_some_and(|last| last.id() == pack.id());
+            descriptions_are_whole &= has_all_frames(&frames, is_newest);
+            for frame in frames {
                 let header = &frame.header;
                 self.newest = self.newest.max(header.lsn).max(header.durable_lsn);
                 if header.kind.has_records() {
@@ -119,6 +127,8 @@ impl Source {
                 }
                 let Ok(bytes) = frame.checked_content() else {
                     damage.push(Error::corrupt(&pack.path, frame.offset, "frame content"));
+                    descriptions_are_whole &= header.kind != FrameKind::Feed;
+                    state_is_whole &= header.kind != FrameKind::Whole;
                     continue;
                 };
                 match header.kind {
@@ -145,7 +155,13 @@ impl Source {
             if !self.files.by_id.contains_key(id) {
                 let path = id.path(dir);
                 damage.push(Error::corrupt(&path, 0, "the pack is missing"));
+                descriptions_are_whole = false;
             }
+        }
+        // A catalog that names a pack has what is described in it.
+        if self.catalog.is_none() {
+            self.lost_descriptions = !descriptions_are_whole;
+            self.lost_state = !(descriptions_are_whole && state_is_whole);
         }
         let mut state_through = self.covered;
         if let Some((lsn, operations)) = whole
@@ -177,7 +193,9 @@ impl Source {
         }
         let vouched = frames.iter().map(|frame| frame.header.durable_lsn).max();
         let durable = self.newest.max(vouched.unwrap_or_default());
+        let found = frames.len();
         cut_torn_end(&mut frames, durable);
+        let is_torn = frames.len() < found;
         let (mut chain, mut lsn) = (0, Lsn(0));
         for frame in &frames {
             let header = &frame.header;
@@ -193,7 +211,10 @@ impl Source {
         if durable > end {
             self.gaps.push((end, durable.next()));
         }
-        let is_close = |last: &Scanned| last.header.kind == FrameKind::Close;
+        let is_close = |last: &Scanned| {
+            let is_last = self.files.last == Some(last.segment.id()) && ends_with(last);
+            last.header.kind == FrameKind::Close && is_last && !is_torn
+        };
         let root = self.catalog.as_ref().map(|catalog| catalog.root);
         let known = root.is_some_and(|root| root.clean && root.position().lsn >= end);
         self.ends_anywhere = !known && !frames.last().is_some_and(is_close);
@@ -235,9 +256,15 @@ impl Source {
         }
     }
 
-    /// All streams that anything tells of.
+    /// All streams that anything tells of, be it a registration only.
     pub(crate) fn streams(&self) -> Vec<StreamId> {
         let mut streams: Vec<StreamId> = self.rows.keys().copied().collect();
+        let registered = self.state.iter().filter_map(|(key, value)| {
+            let feed = key.as_feed()?;
+            let epoch = Registration::decode(value)?.epoch;
+            Some(StreamId { feed, epoch })
+        });
+        streams.extend(registered);
         streams.extend(self.described.keys());
         streams.extend(self.frames.keys());
         streams.sort_unstable();
@@ -281,6 +308,25 @@ impl Source {
     pub(crate) fn file(&self, id: SegmentId) -> Option<Arc<Segment>> {
         self.files.by_id.get(&id).cloned()
     }
+}
+
+/// Whether nothing is missing between the frames of a pack, or behind them.
+fn has_all_frames(frames: &[Scanned], is_newest: bool) -> bool {
+    let before = std::iter::once(0).chain(frames.iter().map(|frame| frame.sum));
+    let is_chained = frames
+        .iter()
+        .zip(before)
+        .all(|(frame, chain)| frame.header.chain == chain);
+    let is_whole = frames.last().is_some_and(|last| {
+        ends_with(last) && (!is_newest || last.header.kind == FrameKind::Manifest)
+    });
+    is_chained && is_whole
+}
+
+/// Whether a frame is the end of its file.
+fn ends_with(frame: &Scanned) -> bool {
+    let end = frame.offset + frame.header.frame_len();
+    frame.segment.len().is_ok_and(|len| len == end)
 }
 
 /// Cuts what a crash has torn: frames at the end that nobody vouches for, as far as they are not
