@@ -6,7 +6,7 @@ use std::sync::Arc;
 use highwater::storage::{MemoryStorage, Storage};
 use highwater::{List, OwnedRecord};
 
-use crate::hooked::Stuck;
+use crate::stuck::Stuck;
 use crate::world::{STORE, eager, feed, line, options, owned, save};
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use highwater::Error;
 use highwater::storage::{Fault, MemoryStorage, Survivors};
 
-use crate::hooked::Stuck;
+use crate::stuck::Stuck;
 use crate::world::{STORE, eager, feed, files, options, save, shows_the_same, view, worth_it};
 
 #[test]
@@ -20,13 +20,13 @@ fn files_that_could_not_be_removed_are_removed_the_next_time() {
     for at in 0..20 {
         save(&contacts, [at % 4], 1500, char::from(b'a' + at as u8));
     }
-    *stuck.refuse.lock().unwrap() = true;
+    *stuck.hook.refuse.lock().unwrap() = true;
     assert!(matches!(
         store.compact(),
         Err(Error::Io { op: "remove", .. })
     ));
     let before = files(&disk, ".seg").len();
-    *stuck.refuse.lock().unwrap() = false;
+    *stuck.hook.refuse.lock().unwrap() = false;
     let _ = store.compact().unwrap();
     assert_eq!(files(&disk, ".seg").len(), 1, "of {before}");
     assert_eq!(files(&disk, ".pack").len(), 1);

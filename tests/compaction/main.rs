@@ -2,7 +2,7 @@
 //! reader. Each test here is a way in which it might (G1, G5, G6, G10, G12, G17).
 //!
 //! * [`world`]: stores to compact, and what they show
-//! * [`hooked`]: a disk that refuses, and lets somebody in between two reads
+//! * [`stuck`]: a disk that refuses, and lets somebody in between two reads
 //! * [`rebuilding`]: what a store without its catalog needs
 //! * [`disturbing`]: readers, and whoever closes the store meanwhile
 //! * [`pages`]: pages before and after
@@ -13,7 +13,9 @@
 mod damaged;
 mod disturbing;
 mod failing;
+#[path = "../support/hooked.rs"]
 mod hooked;
 mod pages;
 mod rebuilding;
+mod stuck;
 mod world;

@@ -16,7 +16,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use self::checker::{Event, Id, Value, check_together};
-use self::recorder::{Clock, FEEDS, Recorder, Step};
+use self::recorder::{Clock, FEEDS, Recorder, Step, together};
 
 const IDS: Id = 6;
 /// Few, so that saves often change nothing.
@@ -109,13 +109,7 @@ fn run(store: &Store, programs: &[Vec<Step>]) -> [Vec<Event>; FEEDS] {
             .map(|thread| thread.join().unwrap())
             .collect()
     });
-    let mut histories = <[Vec<Event>; FEEDS]>::default();
-    for noted in noted {
-        for (history, noted) in histories.iter_mut().zip(noted) {
-            history.extend(noted);
-        }
-    }
-    histories
+    together(noted)
 }
 
 /// A history that failed once may pass the next time, so a few tries at shrinking must do.

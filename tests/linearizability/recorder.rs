@@ -177,6 +177,17 @@ fn versions(page: &Page) -> Vec<Version> {
     page.iter().map(version).collect()
 }
 
+/// What several threads have noted, by feed.
+pub fn together(noted: impl IntoIterator<Item = [Vec<Event>; FEEDS]>) -> [Vec<Event>; FEEDS] {
+    let mut histories = <[Vec<Event>; FEEDS]>::default();
+    for noted in noted {
+        for (history, noted) in histories.iter_mut().zip(noted) {
+            history.extend(noted);
+        }
+    }
+    histories
+}
+
 /// The position in a cursor's text, as the format defines it.
 fn position(cursor: Cursor) -> u64 {
     let bytes = BASE64URL_NOPAD

@@ -5,24 +5,15 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, ThreadId};
 
-use highwater::storage::{MemoryStorage, OpenMode, Storage, StorageFile, StorageLock};
+use highwater::storage::MemoryStorage;
 
-/// What is about to be done to a file, or to a directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    Open,
-    Write,
-    Sync,
-    SyncDir,
-    Rename,
-    Remove,
-}
+use crate::hooked::{Hook, Hooked, Operation};
 
 /// Says what has to wait, by the operation and the name of the file.
 type Rule = fn(Operation, &str) -> bool;
 
 #[derive(Debug, Default)]
-struct Gate {
+struct State {
     shut: Option<Rule>,
     /// If set, nobody else has to wait.
     only: Option<ThreadId>,
@@ -33,11 +24,11 @@ struct Gate {
     passes: usize,
 }
 
-#[derive(Clone, Debug)]
-pub struct GatedStorage {
-    disk: MemoryStorage,
-    gate: Arc<(Mutex<Gate>, Condvar)>,
-}
+#[derive(Clone, Debug, Default)]
+pub struct Gate(Arc<(Mutex<State>, Condvar)>);
+
+/// See the module.
+pub type GatedStorage = Hooked<Gate>;
 
 /// While it lives, the gate is shut for the thread that holds it alone.
 pub struct OnlyThisThread(GatedStorage);
@@ -50,15 +41,14 @@ impl Drop for OnlyThisThread {
 
 impl GatedStorage {
     pub fn new(disk: MemoryStorage) -> Self {
-        Self {
-            disk,
-            gate: Arc::default(),
-        }
+        let hook = Gate::default();
+        Self { disk, hook }
     }
 
-    fn change(&self, change: impl FnOnce(&mut Gate)) {
-        change(&mut self.gate.0.lock().unwrap());
-        self.gate.1.notify_all();
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let (state, changed) = &*self.hook.0;
+        change(&mut state.lock().unwrap());
+        changed.notify_all();
     }
 
     /// From now on every sync of a file waits.
@@ -69,9 +59,9 @@ impl GatedStorage {
     /// From now on everything waits that the rule says.
     pub fn shut_for(&self, rule: Rule) {
         self.change(|gate| {
-            *gate = Gate {
+            *gate = State {
                 shut: Some(rule),
-                ..Gate::default()
+                ..State::default()
             };
         });
     }
@@ -88,17 +78,19 @@ impl GatedStorage {
 
     /// Returns once somebody waits.
     pub fn await_arrival(&self) {
-        let mut gate = self.gate.0.lock().unwrap();
+        let (state, changed) = &*self.hook.0;
+        let mut gate = state.lock().unwrap();
         while gate.waiting == 0 {
-            gate = self.gate.1.wait(gate).unwrap();
+            gate = changed.wait(gate).unwrap();
         }
     }
 
     /// Returns once the only thread that has to wait does so, or is done.
     pub fn await_arrival_or_end(&self) {
-        let mut gate = self.gate.0.lock().unwrap();
+        let (state, changed) = &*self.hook.0;
+        let mut gate = state.lock().unwrap();
         while !gate.ended && (gate.waiting == 0 || gate.passes > 0) {
-            gate = self.gate.1.wait(gate).unwrap();
+            gate = changed.wait(gate).unwrap();
         }
     }
 
@@ -106,105 +98,30 @@ impl GatedStorage {
     pub fn let_one_pass(&self) {
         self.change(|gate| gate.passes = gate.waiting.min(1));
     }
+}
 
+impl Hook for Gate {
     /// Waits if it has to.
-    fn pass(&self, operation: Operation, path: &Path) {
+    fn before(&self, operation: Operation, path: &Path) -> io::Result<()> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let mut gate = self.gate.0.lock().unwrap();
+        let (state, changed) = &*self.0;
+        let mut gate = state.lock().unwrap();
         let me = thread::current().id();
-        let holds = |gate: &Gate| {
+        let holds = |gate: &State| {
             let shut = gate.shut.is_some_and(|rule| rule(operation, &name));
             shut && gate.only.is_none_or(|only| only == me)
         };
         if !holds(&gate) {
-            return;
+            return Ok(());
         }
         gate.waiting += 1;
-        self.gate.1.notify_all();
+        changed.notify_all();
         while holds(&gate) && gate.passes == 0 {
-            gate = self.gate.1.wait(gate).unwrap();
+            gate = changed.wait(gate).unwrap();
         }
         gate.passes = 0;
         gate.waiting -= 1;
-        self.gate.1.notify_all();
-    }
-}
-
-impl Storage for GatedStorage {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
-        self.pass(Operation::Open, path);
-        let file = self.disk.open(path, mode)?;
-        Ok(Arc::new(GatedFile {
-            file,
-            name: path.into(),
-            storage: self.clone(),
-        }))
-    }
-
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.disk.create_dir_all(path)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.disk.list(dir)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.pass(Operation::Remove, path);
-        self.disk.remove(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.pass(Operation::Rename, from);
-        self.disk.rename(from, to)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.pass(Operation::SyncDir, dir);
-        self.disk.sync_dir(dir)
-    }
-
-    fn free_space(&self, dir: &Path) -> io::Result<Option<u64>> {
-        self.disk.free_space(dir)
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn StorageLock>> {
-        self.disk.lock(path)
-    }
-}
-
-#[derive(Debug)]
-struct GatedFile {
-    file: Arc<dyn StorageFile>,
-    /// What it was opened as.
-    name: Box<Path>,
-    storage: GatedStorage,
-}
-
-impl StorageFile for GatedFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buf, offset)
-    }
-
-    fn write_all_at(&self, bufs: &[&[u8]], offset: u64) -> io::Result<()> {
-        self.storage.pass(Operation::Write, &self.name);
-        self.file.write_all_at(bufs, offset)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.storage.pass(Operation::Sync, &self.name);
-        self.file.sync_data()
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-
-    fn allocate(&self, len: u64) -> io::Result<()> {
-        self.file.allocate(len)
+        changed.notify_all();
+        Ok(())
     }
 }

@@ -32,6 +32,8 @@ mod cursors;
 mod driver;
 mod gate;
 mod histories;
+#[path = "../support/hooked.rs"]
+mod hooked;
 mod io_errors;
 mod operations;
 mod reader;

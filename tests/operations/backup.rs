@@ -11,6 +11,7 @@ use highwater::{Cursor, Error, Expected, Feed, List, Oldest, Options, Store};
 use proptest::prelude::*;
 use serde_json::json;
 
+use crate::hooked::{Hook, Hooked, Operation};
 use crate::world::{
     BACKUP, RESTORED, STORE, View, feed, files, options, records, save, verify, view,
 };
@@ -377,37 +378,18 @@ fn a_newer_backup_is_refused() {
 /// Where the file system cannot link, everything is copied.
 #[test]
 fn a_backup_to_another_file_system_is_a_copy() {
-    #[derive(Debug)]
-    struct NoLinks(MemoryStorage);
-    impl Storage for NoLinks {
-        fn open(
-            &self,
-            path: &Path,
-            mode: highwater::storage::OpenMode,
-        ) -> std::io::Result<Arc<dyn highwater::storage::StorageFile>> {
-            self.0.open(path, mode)
-        }
-        fn create_dir_all(&self, path: &Path) -> std::io::Result<()> {
-            self.0.create_dir_all(path)
-        }
-        fn list(&self, dir: &Path) -> std::io::Result<Vec<String>> {
-            self.0.list(dir)
-        }
-        fn remove(&self, path: &Path) -> std::io::Result<()> {
-            self.0.remove(path)
-        }
-        fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
-            self.0.rename(from, to)
-        }
-        fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
-            self.0.sync_dir(dir)
-        }
-        fn lock(&self, path: &Path) -> std::io::Result<Box<dyn highwater::storage::StorageLock>> {
-            self.0.lock(path)
+    #[derive(Clone, Debug)]
+    struct NoHook;
+    impl Hook for NoHook {
+        fn before(&self, _: Operation, _: &Path) -> std::io::Result<()> {
+            Ok(())
         }
     }
     let disk = MemoryStorage::new();
-    let storage = Arc::new(NoLinks(disk.clone()));
+    let storage = Arc::new(Hooked {
+        disk: disk.clone(),
+        hook: NoHook,
+    });
     let store = options(&disk).storage(storage).open(STORE).unwrap();
     save(&feed(&store, "contact"), 0..20, 900, 'a');
     let done = store.backup(BACKUP, |_, _| {}).unwrap();

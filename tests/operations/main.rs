@@ -6,6 +6,8 @@ mod backup;
 mod backup_crashes;
 mod command;
 mod formats;
+#[path = "../support/hooked.rs"]
+mod hooked;
 mod repair;
 mod verify;
 mod world;

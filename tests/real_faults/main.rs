@@ -25,6 +25,8 @@ mod child;
 mod descriptors;
 mod forbidden;
 mod full;
+#[path = "../support/hooked.rs"]
+mod hooked;
 mod panicking;
 mod sizes;
 mod vanishing;

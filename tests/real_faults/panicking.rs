@@ -10,108 +10,46 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use highwater::storage::{MemoryStorage, OpenMode, Storage, StorageFile, StorageLock};
+use highwater::storage::{MemoryStorage, Storage};
 use highwater::{Durability, Error, Feed, Options, Store};
 use serde_json::json;
 
-/// A disk that panics once in a thread of this name, at a sync of a file or a write to one.
+use crate::hooked::{Hook, Hooked, Operation};
+
+/// A disk that panics once in a thread of this name, before an operation on a file.
+type Trapped = Hooked<Trap>;
+
 #[derive(Clone, Debug)]
-struct Trapped {
-    disk: MemoryStorage,
+struct Trap {
     thread: &'static str,
-    trap: Trap,
+    operation: Operation,
     sprung: Arc<AtomicU64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Trap {
-    Read,
-    Write,
-    Sync,
-}
-
 impl Trapped {
-    fn new(disk: &MemoryStorage, thread: &'static str, trap: Trap) -> Self {
+    fn new(disk: &MemoryStorage, thread: &'static str, operation: Operation) -> Self {
         Self {
             disk: disk.clone(),
-            thread,
-            trap,
-            sprung: Arc::default(),
-        }
-    }
-
-    fn step_on(&self, trap: Trap) {
-        let is_here = thread::current().name() == Some(self.thread) && trap == self.trap;
-        if is_here && self.sprung.swap(1, Ordering::SeqCst) == 0 {
-            panic!("a trap for tests");
+            hook: Trap {
+                thread,
+                operation,
+                sprung: Arc::default(),
+            },
         }
     }
 
     fn is_sprung(&self) -> bool {
-        self.sprung.load(Ordering::SeqCst) > 0
+        self.hook.sprung.load(Ordering::SeqCst) > 0
     }
 }
 
-#[derive(Debug)]
-struct TrappedFile(Arc<dyn StorageFile>, Trapped);
-
-impl StorageFile for TrappedFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.1.step_on(Trap::Read);
-        self.0.read_at(buf, offset)
-    }
-
-    fn write_all_at(&self, bufs: &[&[u8]], offset: u64) -> io::Result<()> {
-        self.1.step_on(Trap::Write);
-        self.0.write_all_at(bufs, offset)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.1.step_on(Trap::Sync);
-        self.0.sync_data()
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
-
-    fn allocate(&self, len: u64) -> io::Result<()> {
-        self.0.allocate(len)
-    }
-}
-
-impl Storage for Trapped {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
-        let file = self.disk.open(path, mode)?;
-        Ok(Arc::new(TrappedFile(file, self.clone())))
-    }
-
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.disk.create_dir_all(path)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.disk.list(dir)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.disk.sync_dir(dir)
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn StorageLock>> {
-        self.disk.lock(path)
+impl Hook for Trap {
+    fn before(&self, operation: Operation, _: &Path) -> io::Result<()> {
+        let is_here = thread::current().name() == Some(self.thread) && operation == self.operation;
+        if is_here && self.sprung.swap(1, Ordering::SeqCst) == 0 {
+            panic!("a trap for tests");
+        }
+        Ok(())
     }
 }
 
@@ -152,7 +90,7 @@ fn shows(disk: &MemoryStorage, saved: u64) {
 }
 
 /// Writes until a thread of the store has panicked, and on, and closes the store.
-fn a_thread_ends(name: &'static str, trap: Trap, durability: Durability) -> Option<Error> {
+fn a_thread_ends(name: &'static str, trap: Operation, durability: Durability) -> Option<Error> {
     let disk = MemoryStorage::new();
     let trapped = Trapped::new(&disk, name, trap);
     let (saved, refused) = in_time(name, {
@@ -190,7 +128,7 @@ const RELAXED: Durability = Durability::Relaxed {
 
 #[test]
 fn without_the_thread_that_syncs_nothing_more_is_acknowledged() {
-    let refused = a_thread_ends("highwater", Trap::Sync, RELAXED);
+    let refused = a_thread_ends("highwater", Operation::Sync, RELAXED);
     assert!(
         matches!(refused, Some(Error::Poisoned { .. })),
         "{refused:?}"
@@ -199,7 +137,7 @@ fn without_the_thread_that_syncs_nothing_more_is_acknowledged() {
 
 #[test]
 fn without_the_thread_that_compacts_nobody_hangs() {
-    for trap in [Trap::Write, Trap::Sync, Trap::Read] {
+    for trap in [Operation::Write, Operation::Sync, Operation::Read] {
         let refused = a_thread_ends("highwater-compact", trap, Durability::Durable);
         assert!(
             matches!(refused, None | Some(Error::Poisoned { .. })),
@@ -210,7 +148,7 @@ fn without_the_thread_that_compacts_nobody_hangs() {
 
 #[test]
 fn without_the_thread_that_merges_indexes_nobody_hangs() {
-    let refused = a_thread_ends("highwater-index", Trap::Write, Durability::Durable);
+    let refused = a_thread_ends("highwater-index", Operation::Write, Durability::Durable);
     assert!(
         matches!(refused, None | Some(Error::Poisoned { .. })),
         "{refused:?}"
@@ -219,7 +157,7 @@ fn without_the_thread_that_merges_indexes_nobody_hangs() {
 
 #[test]
 fn a_writer_that_panics_in_the_middle_leaves_nobody_waiting() {
-    for trap in [Trap::Write, Trap::Sync] {
+    for trap in [Operation::Write, Operation::Sync] {
         let disk = MemoryStorage::new();
         let trapped = Trapped::new(&disk, "a writer", trap);
         let store = options(trapped).background(false).open("/s").unwrap();

@@ -6,7 +6,8 @@ use highwater::storage::{ManualClock, MemoryStorage};
 use highwater::{Options, Replacement, Run, Store};
 
 use crate::driver::{Driver, PATH};
-use crate::gate::{GatedStorage, Operation};
+use crate::gate::GatedStorage;
+use crate::hooked::Operation;
 use crate::scripts::Script;
 use crate::scripts::steps::{Commit, Hands, Step};
 use crate::scripts::view::View;
