@@ -11,7 +11,7 @@ use highwater_shuttle::{World, below, explore};
 use shuttle::thread::scope;
 
 use self::checker::{Event, Id, Value, check_together};
-use self::recorder::{Clock, FEEDS, Recorder, Step};
+use self::recorder::{Clock, FEEDS, Recorder, Step, together};
 
 const THREADS: usize = 3;
 const STEPS: usize = 5;
@@ -69,12 +69,6 @@ fn histories_are_linearizable() {
                 .map(|thread| thread.join().unwrap())
                 .collect()
         });
-        let mut histories = <[Vec<Event>; FEEDS]>::default();
-        for noted in noted {
-            for (history, noted) in histories.iter_mut().zip(noted) {
-                history.extend(noted);
-            }
-        }
-        check_together(&mut histories).unwrap();
+        check_together(&mut together(noted)).unwrap();
     });
 }
