@@ -1,9 +1,9 @@
 //! Whether a store is closed, and waiting that ends as soon as it is.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use crate::primitives::atomic::{AtomicBool, Ordering};
+use crate::primitives::{Condvar, Mutex};
 
 /// See the module.
 #[derive(Default)]

@@ -142,12 +142,6 @@ impl Catalog {
     }
 }
 
-impl Catalog {
-    fn broken(&self) -> Error {
-        Error::corrupt(&self.path, 0, "the catalog's tree")
-    }
-}
-
 /// Checks every row by its checksum, and the tables by their sums; what is wrong, if something is.
 fn check_rows(database: &Database, cipher: &Cipher) -> Result<Option<&'static str>, redb::Error> {
     let transaction = database.begin_read()?;
@@ -156,24 +150,25 @@ fn check_rows(database: &Database, cipher: &Cipher) -> Result<Option<&'static st
     let Some(root) = root.and_then(|root| rows::decode::<RootRow>(ROOT_KEY, &root)) else {
         return Ok(Some("the catalog's root"));
     };
+    let feeds = FEEDS.rows(cipher, &transaction.open_table(FEEDS.definition())?)?;
+    let state = STATE.rows(cipher, &transaction.open_table(STATE.definition())?)?;
+    let (Some(feeds), Some(state)) = (feeds, state) else {
+        return Ok(Some("a row of the catalog"));
+    };
     let mut sums = [0u64; 2];
-    for (table, sum) in [FEEDS, STATE].into_iter().zip(&mut sums) {
-        let Some(known) = table.rows(cipher, &transaction.open_table(table.definition())?)? else {
-            return Ok(Some("a row of the catalog"));
-        };
+    for (known, sum) in [&feeds, &state].into_iter().zip(&mut sums) {
         for (key, value) in known {
-            if rows::open(&key, &value).is_none() {
+            if rows::open(key, value).is_none() {
                 return Ok(Some("a row of the catalog"));
             }
-            *sum = sum.wrapping_add(rows::weight(&value));
+            *sum = sum.wrapping_add(rows::weight(value));
         }
     }
     if sums != [root.feeds_sum, root.state_sum] {
         return Ok(Some("a row of the catalog is missing"));
     }
     let frames = transaction.open_table(FRAMES.definition())?;
-    let feeds = FEEDS.rows(cipher, &transaction.open_table(FEEDS.definition())?)?;
-    for (key, value) in feeds.unwrap_or_default() {
+    for (key, value) in feeds {
         let Some(row) = rows::decode::<FeedRow>(&key, &value) else {
             return Ok(Some("a row of the catalog"));
         };

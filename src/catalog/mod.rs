@@ -264,8 +264,12 @@ impl Catalog {
     fn guard<T>(&self, run: impl FnOnce() -> Result<T, redb::Error>) -> Result<T> {
         match guarded(run) {
             Some(result) => result.map_err(|source| self.failed(source)),
-            None => Err(Error::corrupt(&self.path, 0, "the catalog's tree")),
+            None => Err(self.broken()),
         }
+    }
+
+    fn broken(&self) -> Error {
+        Error::corrupt(&self.path, 0, "the catalog's tree")
     }
 
     fn failed(&self, source: redb::Error) -> Error {
@@ -273,7 +277,7 @@ impl Catalog {
             redb::Error::Io(source) => Error::io("use", &self.path, source),
             redb::Error::TableDoesNotExist(_)
             | redb::Error::TableTypeMismatch { .. }
-            | redb::Error::Corrupted(_) => Error::corrupt(&self.path, 0, "the catalog's tree"),
+            | redb::Error::Corrupted(_) => self.broken(),
             source => Error::Catalog {
                 path: self.path.clone(),
                 source: Box::new(source),
@@ -303,7 +307,7 @@ impl Catalog {
             .database
             .as_ref()
             .and_then(|guarded| guarded.0.as_ref());
-        database.ok_or_else(|| Error::corrupt(&self.path, 0, "the catalog's tree"))
+        database.ok_or_else(|| self.broken())
     }
 
     /// Refuses a catalog that a newer build wrote.

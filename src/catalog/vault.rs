@@ -1,6 +1,8 @@
 //! The catalog's tables as they are stored: in an encrypted store, values are sealed, and what stands
 //! in the place of keys that are names is a keyed hash.
 
+use std::borrow::Cow;
+
 use redb::{ReadableTable, Table, TableDefinition};
 
 use crate::catalog::rows;
@@ -24,10 +26,20 @@ impl Kept {
     }
 
     /// What stands in a key's place.
-    fn stored_key(self, cipher: &Cipher, key: &[u8]) -> Vec<u8> {
+    fn stored_key<'a>(self, cipher: &Cipher, key: &'a [u8]) -> Cow<'a, [u8]> {
         match cipher {
-            Some(keys) if self.hides_keys => keys.hide(key).to_vec(),
-            _ => key.to_vec(),
+            Some(keys) if self.hides_keys => Cow::Owned(keys.hide(key).to_vec()),
+            _ => Cow::Borrowed(key),
+        }
+    }
+
+    /// What a stored row counts in the sum of its table; nothing when it is damaged.
+    fn weight(self, cipher: &Cipher, key: &[u8], value: &[u8]) -> u64 {
+        match cipher {
+            None => rows::weight(value),
+            Some(_) => self
+                .row(cipher, key, value)
+                .map_or(0, |(_, value)| rows::weight(&value)),
         }
     }
 
@@ -37,7 +49,7 @@ impl Kept {
             return Some((key.to_vec(), value.to_vec()));
         };
         let row = keys.open_row(self.name, value)?;
-        (self.stored_key(cipher, &row.0) == key).then_some(row)
+        (*self.stored_key(cipher, &row.0) == *key).then_some(row)
     }
 
     /// All rows; `None` when one is damaged.
@@ -83,42 +95,40 @@ impl Kept {
         key: &[u8],
     ) -> Result<Option<Vec<u8>>, redb::Error> {
         let stored_key = self.stored_key(cipher, key);
-        let Some(stored) = table.get(stored_key.as_slice())? else {
+        let Some(stored) = table.get(&*stored_key)? else {
             return Ok(None);
         };
         let row = self.row(cipher, &stored_key, stored.value());
         Ok(row.map(|(_, value)| value))
     }
 
-    /// Puts a value in the place of an older one, which it returns unless that is damaged.
+    /// Puts a value in the place of an older one, and returns what that counted.
     pub(crate) fn insert(
         self,
         cipher: &Cipher,
         table: &mut Bytes<'_>,
         key: &[u8],
         value: &[u8],
-    ) -> Result<Option<Vec<u8>>, redb::Error> {
+    ) -> Result<u64, redb::Error> {
         let stored_key = self.stored_key(cipher, key);
         let sealed = cipher
             .as_ref()
             .map(|keys| keys.seal_row(self.name, key, value));
         let stored = sealed.as_deref().unwrap_or(value);
-        let old = table.insert(stored_key.as_slice(), stored)?;
-        let row = old.and_then(|old| self.row(cipher, &stored_key, old.value()));
-        Ok(row.map(|(_, value)| value))
+        let old = table.insert(&*stored_key, stored)?;
+        Ok(old.map_or(0, |old| self.weight(cipher, &stored_key, old.value())))
     }
 
-    /// Removes a row, and returns its value unless that is damaged.
+    /// Removes a row, and returns what it counted.
     pub(crate) fn remove(
         self,
         cipher: &Cipher,
         table: &mut Bytes<'_>,
         key: &[u8],
-    ) -> Result<Option<Vec<u8>>, redb::Error> {
+    ) -> Result<u64, redb::Error> {
         let stored_key = self.stored_key(cipher, key);
-        let old = table.remove(stored_key.as_slice())?;
-        let row = old.and_then(|old| self.row(cipher, &stored_key, old.value()));
-        Ok(row.map(|(_, value)| value))
+        let old = table.remove(&*stored_key)?;
+        Ok(old.map_or(0, |old| self.weight(cipher, &stored_key, old.value())))
     }
 }
 
@@ -145,16 +155,14 @@ impl<'a> Sums<'a> {
         value: &[u8],
         sum: &mut u64,
     ) -> Result<(), redb::Error> {
-        let old = self.kept.insert(self.cipher, &mut self.table, key, value)?;
-        let lost = old.map_or(0, |old| rows::weight(&old));
+        let lost = self.kept.insert(self.cipher, &mut self.table, key, value)?;
         *sum = sum.wrapping_sub(lost).wrapping_add(rows::weight(value));
         Ok(())
     }
 
     /// Removes a row, and keeps the table's sum.
     pub(crate) fn remove(&mut self, key: &[u8], sum: &mut u64) -> Result<(), redb::Error> {
-        let old = self.kept.remove(self.cipher, &mut self.table, key)?;
-        let lost = old.map_or(0, |old| rows::weight(&old));
+        let lost = self.kept.remove(self.cipher, &mut self.table, key)?;
         *sum = sum.wrapping_sub(lost);
         Ok(())
     }

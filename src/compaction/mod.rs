@@ -206,13 +206,11 @@ fn round(
     segments.retain(|segment| !segment.id().is_pack());
     let live = in_force(&segments, &engine.manifest.lock());
     for victim in victims {
-        let known = live.iter().find(|(segment, _)| segment.id() == victim.id());
-        // A segment that was superseded whole leads on from where it begins.
-        let limit = known.map_or(victim.header.first_lsn, |(_, limit)| *limit);
-        let limit = if victim.id().is_pack() {
-            Lsn(u64::MAX)
-        } else {
-            limit
+        let limit = match live.iter().find(|(segment, _)| segment.id() == victim.id()) {
+            Some((_, limit)) => *limit,
+            None if victim.id().is_pack() => Lsn(u64::MAX),
+            // A segment that was superseded whole leads on from where it begins.
+            None => victim.header.first_lsn,
         };
         survey.add(victim, limit)?;
     }

@@ -3,12 +3,12 @@
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use aes_gcm::{Aes256Gcm, KeyInit};
 use zeroize::Zeroizing;
 
 use super::{Key, KeyId, SALT_LEN, Salt};
+use crate::primitives::atomic::{AtomicU64, Ordering};
 
 pub(super) type Derived = Zeroizing<[u8; 32]>;
 

@@ -4,10 +4,10 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use super::{Cipher, ENVELOPE_LEN, KeyId, Sealed, StoreKeys};
+use crate::primitives::Mutex;
 
 /// A key of 256 bits, wiped from memory when it is dropped. It must come from a generator of random
 /// numbers, or from a key management system: a passphrase is none.

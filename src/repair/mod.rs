@@ -63,11 +63,13 @@ pub(crate) fn repair(options: Options, from: &Path, to: &Path) -> Result<Repaire
     }
     let mut report = Repaired::default();
     let keyring = Keyring::new(options.encryption.clone());
-    let files = files::Files::open(storage.as_ref(), &dir, &keyring, &mut Vec::new())?;
+    let mut damage = Vec::new();
+    let files = files::Files::open(storage.as_ref(), &dir, &keyring, &mut damage)?;
     let cipher = current(&keyring, &files.identity, to)?;
     let target = Target::begin(&storage, to, files.identity.store, Branch::default())?;
     copy_catalog(storage.as_ref(), from, to, &mut report.damage);
-    let mut source = Source::read(&storage, &dir, to, &keyring, &mut report.damage)?;
+    report.damage.append(&mut damage);
+    let mut source = Source::read(&storage, files, &dir, to, &mut report.damage)?;
     report.files = source.files.by_id.len() as u64;
     salvage(
         &options,

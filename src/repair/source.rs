@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::catalog::{Catalog, Contents};
 use crate::cursor::StreamId;
-use crate::encryption::{Cipher, Keyring};
+use crate::encryption::Cipher;
 use crate::error::{Error, Result};
 use crate::feed::state::Published;
 use crate::log::format::FrameKind;
@@ -54,16 +54,15 @@ pub(crate) struct Described {
 }
 
 impl Source {
-    /// Reads the log in `dir`. `copied` is a directory with a copy of the catalog, which is opened
+    /// Reads the `files` of the log in `dir`. `copied` is a directory with a copy of the catalog, which is opened
     /// there: opening it may change it.
     pub(crate) fn read(
         storage: &Arc<dyn Storage>,
+        files: Files,
         dir: &Path,
         copied: &Path,
-        keyring: &Keyring,
         damage: &mut Vec<Error>,
     ) -> Result<Self> {
-        let files = Files::open(storage.as_ref(), dir, keyring, damage)?;
         // It may be under any key that was in use before.
         let known = files.by_id.values().rev().map(|file| file.cipher.clone());
         let ciphers: Vec<Cipher> = known.collect();
