@@ -430,7 +430,11 @@ fn relocate(
     let (kept, suffix) = scan.frames.split_at(doubtful);
     let cut = match (kept.last(), suffix.first()) {
         (_, None) => scan.end,
-        (Some(last), _) => last.end(),
+        // Compaction may have replaced what was between the two.
+        (Some(last), Some(first)) => LogPosition {
+            chain: first.header.chain,
+            ..last.end()
+        },
         // Nothing was accepted before the first doubtful frame: it starts where the scan did.
         (None, Some(first)) => LogPosition {
             segment: first.segment.id(),
