@@ -498,6 +498,38 @@ fn a_window_that_a_full_disk_refused_is_not_open() {
     assert!(refusals > 0);
 }
 
+/// Found by the simulation: a record that a commit had changed, and then saved once more with the
+/// same value in other bytes, was gone for `get` when a full disk refused the commit.
+#[test]
+fn a_refused_commit_leaves_every_record_to_be_found() {
+    let disk = MemoryStorage::new();
+    // The index is in files as soon as it has a few records.
+    let store = options(&disk).index_limits_of(200, 100);
+    let store = store.open(STORE).unwrap();
+    let feed = store.feed("c", "a").unwrap();
+    let value = |n: usize, text: &str| json!({"id": n, "a": text, "b": 1});
+    let some: Vec<_> = (0..20).map(|n| value(n, "before")).collect();
+    let _ = feed.batch_save(&some).unwrap();
+    let _ = feed.batch_save(&[value(20, "before")]).unwrap();
+
+    let long = "x".repeat(9000);
+    let mut batch = store.batch("c");
+    batch.save(&feed, &[value(7, &long)]).unwrap();
+    let reordered = format!(r#"{{"b":1,"a":"{long}","id":7}}"#);
+    let reordered: Box<serde_json::value::RawValue> = serde_json::from_str(&reordered).unwrap();
+    batch.save(&feed, &[reordered]).unwrap();
+    disk.fail(Fault::Full { bytes: 0 });
+    let refused = batch.commit();
+    assert!(
+        matches!(refused, Err(Error::DiskFull { .. })),
+        "{refused:?}"
+    );
+    let found = feed.get(&["7"]).unwrap();
+    assert_eq!(found.len(), 1);
+    let expected = serde_json::to_vec(&value(7, "before")).unwrap();
+    assert_eq!(found.get(0).unwrap().payload, Some(&*expected));
+}
+
 /// Found by the simulation: what to let go of was chosen by entries that nobody had verified, so
 /// the feed's counts went wrong, and a record that looked like a deletion could have been purged.
 #[test]

@@ -74,7 +74,7 @@ impl Prepared<'_> {
 /// A record as a write finds it.
 #[derive(Clone, Copy)]
 pub(super) struct Found {
-    /// `None` when the record came earlier in this commit.
+    /// Where the index has the record, as it was before this commit; `None` when it has not.
     slot: Option<Slot>,
     pub(super) entry: IndexEntry,
 }
@@ -143,12 +143,14 @@ impl FeedTurn<'_> {
                 self.merge(change, found, old, incoming, &ignored)?;
             } else if json::same_value(old, incoming, &ignored).unwrap_or(false) {
                 change.outcome = Outcome::Unchanged;
-                let content = write.contents[change.index];
+                // What this commit has made is not in the index yet, and must not get there as what
+                // the commit has found.
+                let slot = found
+                    .slot
+                    .filter(|_| found.entry.position() < self.begins_at().0);
                 let mut alias = found.entry;
-                alias.content = content;
-                self.changes
-                    .aliases
-                    .extend(found.slot.map(|slot| (slot, alias)));
+                alias.content = write.contents[change.index];
+                self.changes.aliases.extend(slot.map(|slot| (slot, alias)));
             }
         }
         Ok(())

@@ -251,7 +251,8 @@ impl<'a> FeedTurn<'a> {
         let several = self.changes.earlier.is_some();
         let mut before = Vec::with_capacity(puts.len());
         for Put { slot, old, new } in puts {
-            // Only an earlier write of this commit can have added the key since it was looked up.
+            // Only an earlier write of this commit, or its alias, can have added the key since it was
+            // looked up.
             let in_memory = matches!(slot, Some(Slot::Base(_) | Slot::Delta(_)));
             let added = (several && !in_memory).then(|| index.find_added(new.key));
             let (slot, old) = match added.flatten() {
@@ -293,7 +294,7 @@ impl<'a> FeedTurn<'a> {
 impl Changes {
     fn apply_aliases(&mut self, index: &mut Index) {
         for (slot, entry) in self.aliases.drain(..) {
-            // Of an index in files, an earlier write of this commit may have added the key.
+            // Of an index in files, the alias of an earlier write may have added the key.
             let added = matches!(slot, Slot::Run(_)).then(|| index.find_added(entry.key));
             let slot = added.flatten().map_or(slot, |(slot, _)| slot);
             index.put(Some(slot), entry);
