@@ -111,6 +111,8 @@ pub(crate) fn open(feed: &Feed) -> Result<bool> {
                 start: turn.writer.next - 1,
                 time: turn.engine.options.clock.now_micros(),
             });
+        } else {
+            turn.rest_on_newest();
         }
         if let Some(tally) = &mut tally {
             tally.check(transaction)?;

@@ -170,6 +170,12 @@ impl<'a> FeedTurn<'a> {
         }
     }
 
+    /// Takes note that the outcome may rest on anything that is in the queue.
+    pub(crate) fn rest_on_newest(&mut self) {
+        let newest = self.writer.newest.as_ref();
+        self.rests_on = newest.filter(|newest| !newest.is_aborted()).cloned();
+    }
+
     /// Position and time of the commit's first change.
     pub(crate) fn begins_at(&self) -> (u64, u64) {
         (self.first, self.time)

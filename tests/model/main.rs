@@ -26,6 +26,7 @@
     unreachable_pub
 )]
 
+mod answers;
 mod checker;
 mod crash_points;
 mod cursors;
