@@ -397,8 +397,12 @@ impl Engine {
         state
     }
 
-    /// Forgets an epoch that is over.
+    /// Forgets an epoch that is over. Whoever still writes to it finds out.
     pub(crate) fn forget_stream(&self, state: &FeedState) {
+        // A writer who has its turn already goes first.
+        let writer = state.writer.lock();
+        state.supersede();
+        drop(writer);
         let mut feeds = self.feeds.lock();
         feeds.streams.remove(&state.stream());
         feeds.dropped.insert(state.stream());

@@ -189,12 +189,7 @@ pub(crate) fn finish(engine: &Engine, public: &FeedSlot, staged: &FeedSlot, swap
     if swapped {
         engine.forget_streams_of(public);
     } else {
-        let state = staged.current();
-        // Whoever still writes to it finds out.
-        let writer = state.writer.lock();
-        state.supersede();
-        drop(writer);
-        engine.forget_stream(&state);
+        engine.forget_stream(&staged.current());
     }
     engine.feeds.lock().replacing.remove(&public.id);
 }

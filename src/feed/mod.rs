@@ -488,7 +488,7 @@ impl Feed {
 
     /// Removes the oldest records entirely, without an event in the feed: readers are not told.
     /// Without bounds everything goes, and the feed starts over: cursors given out before are
-    /// refused then.
+    /// refused then, and what was being filled to replace the feed is [lost](Error::ReplaceLost).
     ///
     /// # Errors
     /// As for [`Feed::prune`].

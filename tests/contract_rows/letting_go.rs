@@ -201,6 +201,11 @@ fn hard_deleting_a_feed_ends_a_replacement_of_it() {
     let replacement = feed.replace().unwrap();
     put(replacement.feed(), "new", "1");
     feed.hard_delete(&Oldest::all()).unwrap();
+    // Whoever is filling it need not go on to the end to find out.
+    let lost = replacement.feed().batch_save_raw(&[("more", "1")]);
+    assert!(matches!(lost, Err(Error::ReplaceLost { .. })), "{lost:?}");
+    let lost = replacement.feed().track_deletes_start();
+    assert!(matches!(lost, Err(Error::ReplaceLost { .. })), "{lost:?}");
     assert!(matches!(
         replacement.commit(),
         Err(Error::ReplaceLost { .. })

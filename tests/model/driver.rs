@@ -69,8 +69,8 @@ pub type Filler = Option<SyncNo>;
 pub struct Filling {
     pub model: Model,
     pub feeds: BTreeSet<FeedNo>,
-    /// Whether one of the feeds was hard-deleted meanwhile.
-    pub lost: bool,
+    /// Those of them that were hard-deleted meanwhile: nothing takes their place any more.
+    pub lost: BTreeSet<FeedNo>,
 }
 
 /// Where the models stand if an operation gets through.
@@ -222,6 +222,12 @@ impl Driver {
     pub fn is_being_filled(&self, feed: FeedNo) -> bool {
         let mut all = self.fillings.values();
         all.any(|filling| filling.feeds.contains(&feed))
+    }
+
+    /// Whether what is filled of a feed was lost, so that writing to it is refused.
+    pub fn is_lost(&self, filler: Option<Filler>, feed: FeedNo) -> bool {
+        let filling = filler.and_then(|filler| self.fillings.get(&filler));
+        filling.is_some_and(|filling| filling.lost.contains(&feed))
     }
 
     /// The author that a run of a sync is, if there is one and it writes to the feed.
@@ -407,6 +413,9 @@ impl Driver {
     ) {
         let now = self.clock.now_micros();
         let filler = self.filler(by.author);
+        if writes.iter().any(|(feed, _)| self.is_lost(filler, *feed)) {
+            return self.refuses_lost(result);
+        }
         let (mut next, expected) = self.next(filler, |model| model.commit(now, by, writes));
         let Some(expected) = expected else {
             let refused = Error::InvalidRecord {
@@ -883,7 +892,50 @@ impl Driver {
     }
 
     fn agrees(&self, probe: &MemoryStorage, model: &Model) -> Result<bool> {
-        Ok(self.shows(model)? && self.windows_agree(probe, model)?)
+        Ok(self.shows(model)?
+            && self.windows_agree(probe, model)?
+            && self.times_agree(probe, model)?)
+    }
+
+    /// Whether the next changes would be as late as the model says. Only that tells a feed from which
+    /// everything was removed from one that was emptied as a whole.
+    fn times_agree(&self, probe: &MemoryStorage, model: &Model) -> Result<bool> {
+        let now = self.clock.now_micros();
+        for (feed, (connection, name, variant)) in NAMES.into_iter().enumerate() {
+            let next = |model: &Model| {
+                let known = model.feeds.get(&feed).map_or(0, |feed| feed.time);
+                now.max(known + 1)
+            };
+            let expected = next(model);
+            let mut others = self.history.iter().chain(&self.unvouched);
+            if others.all(|other| next(other) == expected) {
+                continue;
+            }
+            let written = self.on_copy(probe, |store| {
+                let feed = store.feed_variant(connection, name, variant)?;
+                let _ = feed.batch_save_raw(&[("next", "1")])?;
+                feed.get(&["next"])
+            })?;
+            let time = written.get(0).unwrap().last_modified_at.as_micros();
+            if time != expected {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What somebody would do with the store, done with a copy of it.
+    fn on_copy<T>(
+        &self,
+        probe: &MemoryStorage,
+        act: impl FnOnce(&Store) -> Result<T>,
+    ) -> Result<T> {
+        let disk = probe.crash(Survivors::All);
+        let options = self.options.clone().storage(Arc::new(disk.clone()));
+        let store = options.open(PATH)?;
+        let done = act(&store);
+        disk.stop_at(0);
+        done
     }
 
     /// Whether readers see what the model says.
@@ -928,18 +980,17 @@ impl Driver {
         feed: FeedNo,
         sync: Option<SyncNo>,
     ) -> Result<Option<Vec<String>>> {
-        let disk = probe.crash(Survivors::All);
-        let options = self.options.clone().storage(Arc::new(disk.clone()));
-        let store = options.open(PATH)?;
-        let begin = |sync| store.begin_run(&sync_key(sync), RunOptions::new());
-        let run = sync.map(begin).transpose()?;
-        let (connection, name, variant) = NAMES[feed];
-        let feed = match &run {
-            Some(run) => run.feed(name)?,
-            None => store.feed_variant(connection, name, variant)?,
-        };
-        let swept = feed.track_deletes_end(&Sweep::new().return_ids(true));
-        disk.stop_at(0);
+        let swept = self.on_copy(probe, |store| {
+            let begin = |sync| store.begin_run(&sync_key(sync), RunOptions::new());
+            let run = sync.map(begin).transpose()?;
+            let (connection, name, variant) = NAMES[feed];
+            let feed = match &run {
+                Some(run) => run.feed(name)?,
+                None => store.feed_variant(connection, name, variant)?,
+            };
+            // A refusal says that there is no such window.
+            Ok(feed.track_deletes_end(&Sweep::new().return_ids(true)))
+        })?;
         match swept {
             Ok(swept) => Ok(Some(swept.ids)),
             Err(Error::NoWindow { .. }) => Ok(None),

@@ -65,14 +65,22 @@ impl Driver {
         let filled = self.fillings.remove(&Some(sync));
         if let Some(fenced) = self.runs.insert(sync, run) {
             assert!(fenced.is_fenced());
-            let writes = filled.is_none_or(|filling| filling.feeds.contains(&0));
+            let writes = filled.as_ref();
+            let writes = writes.is_none_or(|filling| filling.feeds.contains(&0));
+            let lost = filled.map(|filling| filling.lost).unwrap_or_default();
+            // What it has filled may be gone besides.
+            let is_refusal = |lost: bool, error: &Error| match error {
+                Error::RunFenced { .. } => true,
+                Error::ReplaceLost { .. } => lost,
+                _ => false,
+            };
             if writes {
                 let feed = fenced.feed("contact");
                 let refused = feed.and_then(|feed| feed.batch_save_raw(&[("fenced", "1")]));
-                self.refuses(refused, |error| matches!(error, Error::RunFenced { .. }));
+                self.refuses(refused, |error| is_refusal(lost.contains(&0), error));
             }
             let refused = fenced.succeed();
-            self.refuses(refused, |error| matches!(error, Error::RunFenced { .. }));
+            self.refuses(refused, |error| is_refusal(!lost.is_empty(), error));
         }
         if begin.replace {
             self.fillings.insert(Some(sync), Filling::default());
@@ -92,13 +100,20 @@ impl Driver {
         }
     }
 
+    /// The same for writes to what was lost.
+    pub fn refuses_lost<T: std::fmt::Debug>(&mut self, answer: highwater::Result<T>) {
+        self.refuses(answer, |error| matches!(error, Error::ReplaceLost { .. }));
+    }
+
     pub fn end_run(&mut self, sync: SyncNo, end: End) {
         let Some(run) = self.runs.remove(&sync) else {
             return;
         };
         let author = Some((sync, run.id()));
         let filling = self.fillings.remove(&Some(sync));
-        let lost = filling.as_ref().is_some_and(|filling| filling.lost);
+        let lost = filling
+            .as_ref()
+            .is_some_and(|filling| !filling.lost.is_empty());
         let answer = match end {
             End::Succeed => run.succeed().map(|_| Status::Succeeded),
             End::Fail => run.fail("no").map(|_| Status::Failed),
@@ -184,6 +199,9 @@ impl Driver {
         feed: FeedNo,
     ) {
         let answer = handle.track_deletes_start();
+        if self.is_lost(filler, feed) {
+            return self.refuses_lost(answer);
+        }
         let sync = author.map(|(sync, _)| sync);
         let known = self.feed_of(filler, feed).windows.contains_key(&sync);
         let (next, ()) = self.next(filler, |model| {
@@ -218,6 +236,9 @@ impl Driver {
         let sync = author.map(|(sync, _)| sync);
         let sweep = Sweep::new().own_records(own).max_deleted(max);
         let answer = handle.track_deletes_end(&sweep.return_ids(true));
+        if self.is_lost(filler, feed) {
+            return self.refuses_lost(answer);
+        }
         let expected = self.feed_of(filler, feed);
         let Some(unseen) = expected.unseen(sync, own) else {
             self.refuses(answer, |error| matches!(error, Error::NoWindow { .. }));
@@ -328,8 +349,9 @@ impl Driver {
             let ids: Vec<String> = model.records.keys().cloned().collect();
             check_removed(removed, &ids, model.live(), false);
             let fillings = self.fillings.values_mut();
-            let hit = fillings.filter(|filling| filling.feeds.contains(&feed));
-            hit.for_each(|filling| filling.lost = true);
+            for hit in fillings.filter(|filling| filling.feeds.contains(&feed)) {
+                hit.lost.insert(feed);
+            }
         }
     }
 
@@ -450,6 +472,13 @@ impl Driver {
         let now = self.clock.now_micros();
         let writes = [(*feed, write.clone())];
         let answer = write_to(replacement.feed(), &write);
+        if self.is_lost(Some(None), *feed) {
+            return match answer {
+                // Nobody looks where there is nothing to write.
+                Ok(applied) => assert!(applied.outcomes.is_empty()),
+                refused => self.refuses_lost(refused),
+            };
+        }
         let commit = |model: &mut Model| model.commit(now, By::default(), &writes);
         let (next, expected) = self.next(Some(None), commit);
         match expected {
@@ -485,9 +514,8 @@ impl Driver {
             return;
         }
         let answer = replacement.commit();
-        if filling.lost {
-            self.refuses(answer, |error| matches!(error, Error::ReplaceLost { .. }));
-            return;
+        if !filling.lost.is_empty() {
+            return self.refuses_lost(answer);
         }
         let (next, ()) = self.next(None, |model| swap(model, &filling, feed));
         self.conclude(answer, next, true);

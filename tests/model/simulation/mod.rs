@@ -108,7 +108,7 @@ fn given(name: &str) -> Option<u64> {
 }
 
 /// Seeds that failed once, each with what it has found.
-const KEPT: [(u64, &str); 4] = [
+const KEPT: [(u64, &str); 7] = [
     (2595, "a catalog that took nothing more after a failed read"),
     (
         301_085,
@@ -121,6 +121,18 @@ const KEPT: [(u64, &str); 4] = [
     (
         502_914,
         "a hard deletion chosen by entries that were damaged",
+    ),
+    (
+        10_012_951,
+        "a recovery that went on from before what compaction had replaced",
+    ),
+    (
+        10_028_977,
+        "a record that a refused commit had changed twice, gone for `get`",
+    ),
+    (
+        10_050_402,
+        "a write to a replacement that was lost, called damage",
     ),
 ];
 
