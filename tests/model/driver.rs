@@ -494,6 +494,10 @@ impl Driver {
             false => None,
         };
         let Some(feeds) = feeds else {
+            if all.is_empty() {
+                // With nothing in it, nothing tells any more whose batch it is.
+                return;
+            }
             let writes = all;
             let open = OpenBatch {
                 batch,
