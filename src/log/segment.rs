@@ -39,6 +39,18 @@ impl<'a> Site<'a> {
             defects,
         }
     }
+
+    /// Makes the names that files have been given durable.
+    ///
+    /// # Errors
+    /// One that poisons: it is not known which names there are.
+    pub(crate) fn sync_names(&self) -> Result<()> {
+        if self.defects.has(Defect::ForgetSegmentName) {
+            return Ok(());
+        }
+        let synced = self.storage.sync_dir(self.dir);
+        synced.map_err(|error| Error::failure("sync directory", self.dir, error))
+    }
 }
 
 /// An open segment. Readers share it; only the commit leader writes.
@@ -58,7 +70,7 @@ impl Segment {
     /// Creates a segment that holds `content` after its header.
     ///
     /// The file appears under its name only when it is whole and on stable storage: a crash leaves
-    /// a segment with an intact header, or none.
+    /// a segment with an intact header, or none. The name is durable after [`Site::sync_names`].
     pub(crate) fn create(
         site: &Site<'_>,
         header: SegmentHeader,
@@ -89,8 +101,8 @@ impl Segment {
         Self::name(site, header, file)
     }
 
-    /// Makes a segment of a file that is in no use any more. What stands behind its header is told
-    /// from frames of the segment by the nonce.
+    /// The same, of a file that is in no use any more. What stands behind its header is told from
+    /// frames of the segment by the nonce.
     pub(crate) fn reuse(site: &Site<'_>, header: SegmentHeader, spare: &Spare) -> Result<Self> {
         let (storage, dir, cipher) = (site.storage, site.dir, site.cipher);
         let path = header.id.path(dir);
@@ -119,11 +131,6 @@ impl Segment {
         storage
             .rename(&header.id.temporary_path(dir), &path)
             .map_err(|error| Error::failure("create", &path, error))?;
-        if !site.defects.has(Defect::ForgetSegmentName) {
-            storage
-                .sync_dir(dir)
-                .map_err(|error| Error::failure("sync directory", dir, error))?;
-        }
         Ok(Self {
             header,
             cipher: site.cipher.clone(),
@@ -204,7 +211,9 @@ impl Segment {
             .open(&temporary, OpenMode::Existing)
             .map_err(failed)?;
         let site = Site::new(storage, dir, &self.cipher, Defects::default());
-        Self::name(&site, self.header, file).map(Arc::new)
+        let cut = Self::name(&site, self.header, file)?;
+        site.sync_names()?;
+        Ok(Arc::new(cut))
     }
 
     /// Makes sure that bytes up to `end` have space on the disk.

@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::defects::{Defect, Defects};
-use crate::log::Lsn;
 use crate::log::frame::Frame;
+use crate::log::segment::Segment;
 use crate::log::ticket::{Stage, Ticket};
+use crate::log::{Lsn, SegmentId};
 use crate::publish::Publication;
 
 /// See the module.
@@ -17,6 +18,24 @@ pub(crate) struct Unsynced {
     commits: VecDeque<Written>,
     records: u64,
     bytes: u64,
+}
+
+/// What a sync has to take in besides the open segment.
+#[derive(Clone, Default)]
+pub(crate) struct Left {
+    /// Segments that the log went on from before all that is in them was synced, oldest first.
+    pub(crate) segments: Vec<Arc<Segment>>,
+    /// The newest segment that got its name since the directory was synced.
+    pub(crate) named: Option<SegmentId>,
+}
+
+impl Left {
+    /// Takes note that so much of it was synced.
+    pub(crate) fn settle(&mut self, synced: &Self) {
+        let is_synced = |id| synced.segments.iter().any(|other| other.id() == id);
+        self.segments.retain(|segment| !is_synced(segment.id()));
+        self.named = self.named.filter(|named| Some(*named) > synced.named);
+    }
 }
 
 /// A commit in the log's files.

@@ -113,7 +113,7 @@ pub(super) fn create_first_segment(
     let cipher = current(keyring, &identity, path)?;
     let site = Site::new(storage, dir, &cipher, options.defects);
     segments.push(Arc::new(Segment::create(&site, header, &[], 0)?));
-    Ok(())
+    site.sync_names()
 }
 
 /// The identity that all files share.

@@ -93,6 +93,7 @@ pub(super) fn relocate(
     let storage = options.storage.as_ref();
     let site = Site::new(storage, dir, cipher, options.defects);
     let segment = Arc::new(Segment::create(&site, header, &content, offset)?);
+    site.sync_names()?;
     for (header, offset, sum) in moved {
         frames.push(Scanned {
             segment: segment.clone(),

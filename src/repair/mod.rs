@@ -254,7 +254,8 @@ impl Packs<'_> {
             generation: source.generation,
             chain: 0,
         };
-        Segment::create(&self.site, header, &[], 0).map(drop)
+        Segment::create(&self.site, header, &[], 0)?;
+        self.site.sync_names()
     }
 }
 

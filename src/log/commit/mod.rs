@@ -24,7 +24,7 @@ use crate::log::frame::{Frame, FramePool};
 use crate::log::segment::{Segment, Site};
 use crate::log::spares::Spares;
 pub(crate) use crate::log::ticket::{Stage, Ticket};
-use crate::log::unsynced::Unsynced;
+use crate::log::unsynced::{Left, Unsynced};
 use crate::log::{LogPosition, Lsn, SegmentId};
 use crate::options::Durability;
 use crate::primitives::atomic::{AtomicU64, Ordering};
@@ -68,6 +68,9 @@ struct Tail {
     offset: u64,
     allocated: u64,
     chain: u32,
+    /// Up to where the segment was synced.
+    synced: u64,
+    left: Left,
     unsynced: Unsynced,
     /// Whether anything was synced since the store was opened. The first commit always is: if all
     /// trace of it could be lost, the next open would not know to jump over its cursors.
@@ -159,6 +162,9 @@ impl Log {
                 offset: setup.position.offset,
                 allocated,
                 chain: setup.position.chain,
+                // Recovery has seen to that.
+                synced: setup.position.offset,
+                left: Left::default(),
                 unsynced: Unsynced::default(),
                 synced_once: false,
             }),
@@ -370,35 +376,56 @@ impl Log {
 
     /// Syncs what is written by now, and publishes that much. The tail is free while it syncs.
     fn sync_behind(&self) -> Result<()> {
-        let (segment, through) = {
+        let (left, segment, offset, through) = {
             let tail = self.tail.lock();
-            match tail.unsynced.newest() {
-                // What is in older segments was synced when those were left.
-                Some(newest) => (tail.segment.clone(), newest),
-                None => return Ok(()),
-            }
+            let Some(newest) = tail.unsynced.newest() else {
+                return Ok(());
+            };
+            (tail.left.clone(), tail.segment.clone(), tail.offset, newest)
         };
-        self.sync(&segment)?;
-        self.publish_through(&mut self.tail.lock(), through);
+        self.sync_files(&left, &segment)?;
+        let mut tail = self.tail.lock();
+        tail.left.settle(&left);
+        if Arc::ptr_eq(&tail.segment, &segment) {
+            tail.synced = tail.synced.max(offset);
+        }
+        self.publish_through(&mut tail, through);
         Ok(())
     }
 
-    /// Syncs a file of the log. One at a time, and none after one that failed: a later one might
-    /// succeed although what the first was for is lost.
+    /// Syncs the open segment and what else there is. What comes later in the log may get to the disk
+    /// first: no frame vouches for another before that is synced.
+    fn sync_files(&self, left: &Left, open: &Segment) -> Result<()> {
+        if !self.defects.has(Defect::LeaveSegmentUnsynced) {
+            left.segments.iter().try_for_each(|it| self.sync(it))?;
+        }
+        if left.named.is_some() {
+            self.sync_one(|| self.site().sync_names())?;
+        }
+        self.sync(open)
+    }
+
+    /// Syncs a file of the log.
     fn sync(&self, segment: &Segment) -> Result<()> {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        match self.defects.has(Defect::AcknowledgeBeforeSync) {
+            true => Ok(()),
+            false => self.sync_one(|| segment.sync()),
+        }
+    }
+
+    /// One sync at a time, and none after one that failed: a later one might succeed although what the
+    /// first was for is lost.
+    fn sync_one(&self, sync: impl FnOnce() -> Result<()>) -> Result<()> {
         let mut failed = self.sync_failed.lock();
         if *failed {
             return Err(Error::Io {
                 op: "sync",
-                path: segment.path.clone(),
+                path: self.dir.clone(),
                 source: std::io::Error::other("an earlier sync failed"),
             });
         }
-        self.syncs.fetch_add(1, Ordering::Relaxed);
-        if self.defects.has(Defect::AcknowledgeBeforeSync) {
-            return Ok(());
-        }
-        let synced = segment.sync();
+        let synced = sync();
         if self.defects.has(Defect::IgnoreFailedSync) {
             return Ok(());
         }
@@ -584,7 +611,9 @@ impl Log {
 
     /// The heart of the visibility rule: first the sync, then the readers.
     fn sync_and_publish(&self, tail: &mut Tail) -> Result<()> {
-        self.sync(&tail.segment)?;
+        self.sync_files(&tail.left, &tail.segment)?;
+        tail.left = Left::default();
+        tail.synced = tail.offset;
         if let Some(newest) = tail.unsynced.newest() {
             self.publish_through(tail, newest);
         }

@@ -173,11 +173,12 @@ impl Play {
         after_commit: &mut impl FnMut(&Store),
     ) -> highwater::Result<()> {
         let store = self.store.clone().unwrap();
-        let is_at_pack = |operation: Operation, name: &str| {
-            let syncs_names = operation == Operation::SyncDir && name == "log";
-            syncs_names || name.contains(".pack")
+        // Not at what it does as the leader of a commit: then both would wait for each other.
+        let is_at_files = |operation: Operation, name: &str| {
+            let goes = matches!(operation, Operation::Remove | Operation::Rename);
+            (goes && name.ends_with(".seg")) || name.contains(".pack")
         };
-        gated.shut_for(is_at_pack);
+        gated.shut_for(is_at_files);
         let compaction = {
             let (store, gated) = (store.clone(), gated.clone());
             std::thread::spawn(move || {
