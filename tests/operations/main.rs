@@ -9,5 +9,6 @@ mod formats;
 #[path = "../support/hooked.rs"]
 mod hooked;
 mod repair;
+mod repair_crashes;
 mod verify;
 mod world;

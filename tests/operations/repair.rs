@@ -11,11 +11,10 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use crate::world::{
-    BACKUP, RESTORED, STORE, View, feed, files, options, records, save, verify, view,
+    BACKUP, CATALOG, RESTORED, STORE, View, change, contents, feed, files, frames_of, options,
+    place_of, records, save, verify, view,
 };
 
-const CATALOG: &str = "/s/catalog.redb";
-const FRAME_MAGIC: &[u8] = b"HWFR";
 const FRAME_HEADER_LEN: usize = 120;
 
 fn repaired(disk: &MemoryStorage) -> (Store, Repaired) {
@@ -25,38 +24,6 @@ fn repaired(disk: &MemoryStorage) -> (Store, Repaired) {
     let store = options(disk).create(false).open(RESTORED).unwrap();
     verify(&store);
     (store, report)
-}
-
-/// The files of the damaged store.
-fn contents(disk: &MemoryStorage) -> Vec<(String, Option<Vec<u8>>)> {
-    let dirs = ["/s", "/s/log", "/s/index"];
-    let dirs = dirs.into_iter().filter(|dir| {
-        use highwater::storage::Storage;
-        disk.list(std::path::Path::new(dir)).is_ok()
-    });
-    let paths = dirs.flat_map(|dir| files(disk, dir, ""));
-    paths
-        .map(|path| (path.clone(), disk.read_file(&path)))
-        .collect()
-}
-
-/// Writes a file anew, changed.
-fn change(disk: &MemoryStorage, path: &str, change: impl FnOnce(&mut Vec<u8>)) {
-    let mut bytes = disk.read_file(path).unwrap();
-    change(&mut bytes);
-    disk.write_file(path, &bytes).unwrap();
-}
-
-/// Where some bytes are in the log: the file and the offset.
-fn place_of(disk: &MemoryStorage, wanted: &[u8]) -> (String, usize) {
-    for path in files(disk, "/s/log", "") {
-        let bytes = disk.read_file(&path).unwrap();
-        let mut windows = bytes.windows(wanted.len());
-        if let Some(at) = windows.position(|bytes| bytes == wanted) {
-            return (path, at);
-        }
-    }
-    panic!("not in the log");
 }
 
 fn after(feed: &Feed, cursor: Cursor) -> Result<Vec<String>> {
@@ -533,14 +500,6 @@ fn untold<'a>(
     })
 }
 
-/// Where the frames of a file are.
-fn frames_of(bytes: &[u8]) -> Vec<usize> {
-    let starts = (0..bytes.len()).step_by(8);
-    starts
-        .filter(|at| bytes[*at..].starts_with(FRAME_MAGIC))
-        .collect()
-}
-
 /// The catalog is gone, and one more thing is: registrations, records, descriptions in packs, a
 /// manifest, or the end of the log behind an earlier close.
 #[test]
@@ -672,7 +631,7 @@ proptest! {
             // What is shown besides what should be is in a feed that is known to have lost something.
             let extra = left.iter().any(|record| !records.iter().any(|it| it.cursor == record.cursor));
             let lossy = report.lost.iter().any(|lost| match lost {
-                Lost::Changes { feed, .. } | Lost::Tail { feed, .. } | Lost::Marks { feed } => {
+                Lost::Changes { feed, .. } | Lost::Tail { feed, .. } | Lost::Marks { feed, .. } => {
                     feed.model == *model
                 }
                 _ => false,
