@@ -30,7 +30,8 @@ pub(crate) struct History {
     pub(crate) lost: BTreeMap<u64, Option<String>>,
     /// Whether changes after the newest one may be missing.
     pub(crate) may_go_on: bool,
-    pub(crate) lost_marks: bool,
+    /// When marks may be missing: after a change, and before the next one that there is.
+    pub(crate) lost_marks: Vec<(u64, Option<u64>)>,
     /// Deletions whose payload is lost.
     pub(crate) lost_payloads: Vec<u64>,
     /// Records that are left.
@@ -50,28 +51,37 @@ impl History {
             holes: Vec::new(),
             lost: BTreeMap::new(),
             may_go_on: false,
-            lost_marks: false,
+            lost_marks: Vec::new(),
             lost_payloads: Vec::new(),
             records: 0,
             has_dictionary: source.state.contains_key(&StateKey::dictionary(stream)),
             is_doubtful: false,
         };
+        if !described.is_certain {
+            history.note_lost_marks();
+        }
         let mut through = described.through;
+        let hiding = source.gaps.iter();
+        let mut hiding = hiding
+            .filter(|gap| gap.may_hide(described.through))
+            .peekable();
         for frame in source.frames.remove(&stream).unwrap_or_default() {
-            if frame.header.lsn > history.published.lsn {
+            let lsn = frame.header.lsn;
+            while hiding.next_if(|gap| gap.before <= lsn).is_some() {
+                history.note_lost_marks();
+            }
+            if lsn > history.published.lsn {
                 history.apply(&frame, damage);
             }
-            through = through.max(frame.header.lsn);
+            through = through.max(lsn);
         }
         if described.tail > history.published.tail {
             let after = history.published.tail + 1;
             history.holes.push((after, described.tail));
         }
         let mut gaps = source.gaps.iter();
-        history.may_go_on = source.ends_anywhere
-            || source.lost_descriptions
-            || gaps.any(|(_, before)| *before > through.next());
-        history.lost_marks |= source.lost_descriptions;
+        history.may_go_on =
+            source.ends_anywhere || !described.is_certain || gaps.any(|gap| gap.may_hide(through));
         // What was seen in them may be lost, and nothing must be deleted for that.
         history.published.marks.windows.clear();
         history
@@ -89,7 +99,7 @@ impl History {
             let marks = content.ok();
             match marks.and_then(|bytes| Mark::decode_all(header.count, &bytes)) {
                 Some(marks) => self.published.apply(&marks),
-                None => self.lost_marks = true,
+                None => self.note_lost_marks(),
             }
             self.published.lsn = header.lsn;
             return;
@@ -97,6 +107,9 @@ impl History {
         let published = &mut self.published;
         if header.first <= published.tail {
             return;
+        }
+        if let Some((_, before @ None)) = self.lost_marks.last_mut() {
+            *before = Some(header.first);
         }
         let jumps = header.generation.saturating_sub(published.generation);
         let expected = published.tail + 1 + u64::from(jumps) * POSITION_JUMP;
@@ -122,6 +135,14 @@ impl History {
         published.time = header.time;
         published.lsn = header.lsn;
         published.generation = header.generation;
+    }
+
+    /// Marks may be missing between the newest change so far and the next one.
+    fn note_lost_marks(&mut self) {
+        let now = (self.published.tail, None);
+        if self.lost_marks.last() != Some(&now) {
+            self.lost_marks.push(now);
+        }
     }
 
     /// Takes out what is shown and should not be: records that are damaged, and where it is not
@@ -183,7 +204,7 @@ impl History {
     /// Whether something is missing between changes that are left, or was shown, so that no reader
     /// knows what it would miss.
     fn is_holed(&self) -> bool {
-        !self.holes.is_empty() || !self.lost.is_empty() || self.lost_marks
+        !self.holes.is_empty() || !self.lost.is_empty() || !self.lost_marks.is_empty()
     }
 
     /// The position of the newest change that is left.

@@ -6,7 +6,8 @@
 //! are, so cursors do too.
 //!
 //! * [`files`]: the files of the log, and the frames in them, wherever they can still be made out
-//! * [`source`]: what catalog, packs and log tell of the whole store, and where the log has gaps
+//! * [`source`]: what catalog, packs and log tell of the whole store
+//! * [`gaps`]: where frames are missing from the log, and what of them can be told
 //! * [`history`]: what is left of one feed; [`records`]: what is left of one frame
 //!
 //! The new store is a [branch](crate::branch) of history: cursors of changes that are lost at the end
@@ -15,6 +16,7 @@
 //! appeared and vanished in there. So every cursor of such a feed expires, and its readers start over.
 
 pub(crate) mod files;
+pub(crate) mod gaps;
 pub(crate) mod history;
 pub(crate) mod records;
 pub(crate) mod report;
@@ -144,6 +146,10 @@ fn salvage(
     report.lost.extend(unknown.into_iter().map(nameless));
     if source.lost_state {
         report.lost.push(Lost::State);
+    }
+    let frames = source.unknown_frames();
+    if frames > 0 {
+        report.lost.push(Lost::Unknown { frames });
     }
     let operations = source.state.iter().map(|(key, value)| StateOp {
         key: key.clone(),
@@ -297,9 +303,12 @@ impl Repaired {
                 after: cursor(history.tail()),
             });
         }
-        if history.lost_marks {
-            lost.push(Lost::Marks { feed: feed.clone() });
-        }
+        let marks = history.lost_marks.iter();
+        lost.extend(marks.map(|(after, before)| Lost::Marks {
+            feed: feed.clone(),
+            after: cursor(*after),
+            before: before.map(cursor),
+        }));
         lost.extend(history.lost_payloads.iter().map(|position| Lost::Payload {
             feed: feed.clone(),
             deletion: cursor(*position),

@@ -10,5 +10,6 @@ mod formats;
 mod hooked;
 mod repair;
 mod repair_crashes;
+mod repair_losses;
 mod verify;
 mod world;
