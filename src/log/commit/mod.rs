@@ -379,7 +379,12 @@ impl Log {
             }
         };
         self.sync(&segment)?;
-        self.publish_through(&mut self.tail.lock(), through);
+        let mut tail = self.tail.lock();
+        let through = match self.defects.has(Defect::PublishPastSync) {
+            true => tail.unsynced.newest().unwrap_or(through),
+            false => through,
+        };
+        self.publish_through(&mut tail, through);
         Ok(())
     }
 
