@@ -73,7 +73,10 @@ impl History {
             if lsn > history.published.lsn {
                 history.apply(&frame, damage);
             }
-            through = through.max(lsn);
+            // Records follow one another by their positions; marks tell nothing of records before them.
+            if frame.header.kind == FrameKind::Records {
+                through = through.max(lsn);
+            }
         }
         if described.tail > history.published.tail {
             let after = history.published.tail + 1;
