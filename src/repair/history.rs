@@ -39,6 +39,8 @@ pub(crate) struct History {
     has_dictionary: bool,
     /// Whether some entries that say what they supersede are damaged.
     is_doubtful: bool,
+    /// Positions of those of which no later entry says what record they are of.
+    nameless: BTreeSet<u64>,
 }
 
 impl History {
@@ -56,6 +58,7 @@ impl History {
             records: 0,
             has_dictionary: source.state.contains_key(&StateKey::dictionary(stream)),
             is_doubtful: false,
+            nameless: BTreeSet::new(),
         };
         if !described.is_certain {
             history.note_lost_marks();
@@ -96,7 +99,6 @@ impl History {
         if content.is_err() {
             let path = &frame.segment.path;
             damage.push(Error::corrupt(path, frame.offset, "frame content"));
-            self.is_doubtful = true;
         }
         if header.kind == FrameKind::Marks {
             let marks = content.ok();
@@ -126,12 +128,22 @@ impl History {
         let superseded: Vec<u64> = match content {
             Ok(bytes) => previous(entry_table(&bytes).iter().filter_map(Entry::decode)),
             Err(_) => {
+                self.is_doubtful = true;
                 let whole = FrameRef::new(header, place);
                 let bytes = FrameBytes::read(&whole, &frame.segment);
-                let found = (0..header.count).filter_map(|bit| bytes.record(bit));
-                previous(found.map(|found| found.entry))
+                let mut found = Vec::new();
+                for bit in 0..header.count {
+                    match bytes.record(bit) {
+                        Some(record) => found.push(record.entry),
+                        None => drop(self.nameless.insert(header.first + u64::from(bit))),
+                    }
+                }
+                previous(found.into_iter())
             }
         };
+        for position in &superseded {
+            self.nameless.remove(position);
+        }
         published.directory.push(header, place);
         published.retire(&superseded);
         published.tail = header.first + u64::from(header.count) - 1;
@@ -155,6 +167,7 @@ impl History {
         if self.is_holed() || self.is_doubtful {
             self.take_out_older(source);
         }
+        self.note_revenants();
     }
 
     fn take_out_damaged(&mut self, source: &Source, damage: &mut Vec<Error>) {
@@ -187,13 +200,14 @@ impl History {
     fn take_out_older(&mut self, source: &Source) {
         let mut newest: HashMap<Fingerprint, u64> = HashMap::new();
         let mut older = BTreeSet::new();
-        for frame in shown(&self.published) {
+        // Those that are not shown, too: a deletion that was purged still ends what came before it.
+        for frame in self.published.directory.frames() {
             let Some(segment) = source.file(frame.segment) else {
                 continue;
             };
             let bytes = FrameBytes::read(frame, &segment);
             // Frames and their records come in the order of their positions.
-            for bit in frame.live_from(0) {
+            for bit in 0..frame.span {
                 if let Some(found) = bytes.record(bit) {
                     let position = frame.first + u64::from(bit);
                     older.extend(newest.insert(found.entry.key, position));
@@ -202,6 +216,20 @@ impl History {
         }
         let older: Vec<u64> = older.into_iter().collect();
         self.published.retire(&older);
+    }
+
+    /// Takes note of versions that would not be shown anyway, like a deletion that was purged, but of
+    /// which it is not known what they superseded: that may be shown again.
+    fn note_revenants(&mut self) {
+        let oldest = shown(&self.published).next();
+        let oldest =
+            oldest.and_then(|frame| Some(frame.first + u64::from(frame.live_from(0).next()?)));
+        let Some(oldest) = oldest else {
+            return;
+        };
+        for position in self.nameless.range(oldest..) {
+            self.lost.entry(*position).or_insert(None);
+        }
     }
 
     /// Whether something is missing between changes that are left, or was shown, so that no reader

@@ -317,3 +317,43 @@ fn nothing_comes_back_untold() {
         }
     }
 }
+
+/// Nothing is left of a deletion that was purged but that the record is gone; if not even that is, the
+/// record shows again.
+#[test]
+fn a_record_that_comes_back_for_a_damaged_deletion_is_told() {
+    for resaved in [false, true] {
+        let disk = MemoryStorage::new();
+        let store = options(&disk).open(STORE).unwrap();
+        let contacts = feed(&store, "contact");
+        save(&contacts, 0..3, 50, 'x');
+        let deletion = frames(&disk).len();
+        let _ = contacts.batch_delete(&["1"]).unwrap();
+        let deleted = contacts.last_cursor().unwrap().unwrap();
+        if resaved {
+            // The next deletion says whose it is.
+            save(&contacts, 1..2, 50, 'y');
+            let _ = contacts.batch_delete(&["1"]).unwrap();
+        }
+        save(&contacts, 5..6, 50, 'x');
+        let _ = contacts.purge(&Oldest::all()).unwrap();
+        let expected = view(&store);
+        store.close().unwrap();
+        disk.remove_file(CATALOG).unwrap();
+        let (path, at) = frames(&disk)[deletion].clone();
+        change(&disk, &path, |bytes| bytes[at + FRAME_HEADER_LEN] ^= 1);
+        let report = options(&disk).repair(STORE, RESTORED).unwrap();
+        let store = options(&disk).create(false).open(RESTORED).unwrap();
+        if resaved {
+            assert_eq!(view(&store), expected);
+            assert!(report.is_complete(), "{:?}", report.lost);
+            continue;
+        }
+        let [Lost::Changes { first, last, .. }] = report.lost.as_slice() else {
+            panic!("{:?}", report.lost);
+        };
+        assert_eq!([*first, *last], [deleted; 2]);
+        let page = feed(&store, "contact").list(&List::new().after(deleted));
+        assert!(matches!(page, Err(Error::CursorExpired)), "{page:?}");
+    }
+}
