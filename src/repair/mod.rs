@@ -25,6 +25,7 @@ pub(crate) mod source;
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::backup::marker::Marker;
 use crate::backup::restore::accept;
 use crate::backup::{Target, is_empty};
 use crate::branch::Branch;
@@ -66,7 +67,11 @@ pub(crate) fn repair(options: Options, from: &Path, to: &Path) -> Result<Repaire
     let mut report = Repaired::default();
     let keyring = Keyring::new(options.encryption.clone());
     let mut damage = Vec::new();
-    let files = files::Files::open(storage.as_ref(), &dir, &keyring, &mut damage)?;
+    let mut files = files::Files::open(storage.as_ref(), &dir, &keyring, &mut damage)?;
+    files.are_all = is_filled(storage.as_ref(), from).unwrap_or_else(|error| {
+        damage.push(error);
+        false
+    });
     let cipher = current(&keyring, &files.identity, to)?;
     let target = Target::begin(&storage, to, files.identity.store, Branch::default())?;
     copy_catalog(storage.as_ref(), from, to, &mut report.damage);
@@ -85,6 +90,18 @@ pub(crate) fn repair(options: Options, from: &Path, to: &Path) -> Result<Repaire
     drop(target);
     let _ = accept(options, to, true)?;
     Ok(report)
+}
+
+/// Whether nothing says that the directory was being filled, by a backup, a restore or a repair, and is
+/// without some of its files.
+fn is_filled(storage: &dyn Storage, dir: &Path) -> Result<bool> {
+    match Marker::read(storage, dir)? {
+        Some(marker) if marker.whole => marker.check_files(storage, dir).map(|()| true),
+        Some(_) => Err(Error::Unfinished {
+            path: dir.to_owned(),
+        }),
+        None => Ok(true),
+    }
 }
 
 /// Opening a catalog may change it, so the salvage reads a copy. The new store gets another one.

@@ -160,6 +160,7 @@ impl Source {
                 descriptions_are_whole = false;
             }
         }
+        descriptions_are_whole &= self.files.are_all;
         self.has_descriptions = descriptions_are_whole;
         // A catalog that names a pack has what is described in it.
         if self.catalog.is_none() {
@@ -206,7 +207,8 @@ impl Source {
         };
         let root = self.catalog.as_ref().map(|catalog| catalog.root);
         let known = root.is_some_and(|root| root.clean && root.position().lsn >= end);
-        self.ends_anywhere = !known && !frames.last().is_some_and(is_close);
+        let known = known || frames.last().is_some_and(is_close);
+        self.ends_anywhere = !(known && self.files.are_all);
         let mut gaps = self.gaps.iter();
         self.lost_state |= self.ends_anywhere || gaps.any(|gap| gap.may_hide(state_through));
         self.newest = durable.max(frames.last().map_or(Lsn(0), |last| last.header.lsn));

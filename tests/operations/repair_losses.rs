@@ -10,7 +10,8 @@ use highwater::{
 use serde_json::json;
 
 use crate::world::{
-    CATALOG, RESTORED, STORE, View, change, feed, files, frames_of, options, save, verify, view,
+    BACKUP, CATALOG, RESTORED, STORE, View, change, feed, files, frames_of, options, save, verify,
+    view,
 };
 
 const FRAME_HEADER_LEN: usize = 120;
@@ -356,4 +357,35 @@ fn a_record_that_comes_back_for_a_damaged_deletion_is_told() {
         let page = feed(&store, "contact").list(&List::new().after(deleted));
         assert!(matches!(page, Err(Error::CursorExpired)), "{page:?}");
     }
+}
+
+/// A backup that was not finished may lack files, also where the log looks as if it ended there.
+#[test]
+fn an_unfinished_backup_is_known_to_end_anywhere() {
+    let disk = MemoryStorage::new();
+    let store = options(&disk).open(STORE).unwrap();
+    save(&feed(&store, "contact"), 0..1, 3000, 'x');
+    store.close().unwrap();
+    let store = options(&disk).open(STORE).unwrap();
+    save(&feed(&store, "contact"), 1..2, 3000, 'y');
+    let _ = store.backup(BACKUP, |_, _| {}).unwrap();
+    let interrupted = (0..).map(|stop| {
+        let copy = disk.crash(Survivors::All);
+        let store = options(&copy).open(STORE).unwrap();
+        copy.stop_at(copy.operations() + stop);
+        assert!(store.backup(BACKUP, |_, _| {}).is_err());
+        copy.crash(Survivors::All)
+    });
+    let is_unfinished = |disk: &MemoryStorage| {
+        let opened = options(disk).create(false).open(BACKUP);
+        matches!(opened, Err(Error::Unfinished { .. }))
+    };
+    let disk = interrupted.into_iter().find(is_unfinished).unwrap();
+    disk.remove_file("/b/log/0000000002.seg").unwrap();
+    disk.remove_file("/b/catalog.redb").unwrap();
+    let report = options(&disk).repair(BACKUP, RESTORED).unwrap();
+    let store = options(&disk).create(false).open(RESTORED).unwrap();
+    let end = feed(&store, "contact").last_cursor().unwrap();
+    assert!(has_tail(&report, "contact", end), "{:?}", report.lost);
+    assert!(report.lost.contains(&Lost::State));
 }
