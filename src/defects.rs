@@ -12,6 +12,8 @@
 pub enum Defect {
     /// Readers see a commit, and lose sight of what it supersedes, before it is synced.
     PublishBeforeSync,
+    /// Readers see what was written while a flush synced what came before it.
+    PublishPastSync,
     /// Readers lose sight of what a commit supersedes before it is synced; the commit shows after.
     RetireBeforeSync,
     /// Writes are acknowledged as durable without a sync.
@@ -89,7 +91,8 @@ impl Defects {
 
 #[cfg(feature = "simulate")]
 impl Defect {
-    /// All of them.
+    /// All that a history of one thread can show. [`Self::PublishPastSync`] takes a writer beside a
+    /// flush, and is for `shuttle` to find.
     pub const ALL: [Self; 27] = [
         Self::PublishBeforeSync,
         Self::RetireBeforeSync,

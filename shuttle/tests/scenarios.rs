@@ -52,7 +52,7 @@ fn all(feed: &Feed) -> BTreeMap<String, u64> {
 }
 
 /// What a reader was shown, and where it is.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Reader {
     after: Option<Cursor>,
     seen: BTreeMap<String, u64>,
@@ -251,6 +251,47 @@ fn acknowledged_is_durable_at_once() {
 #[test]
 fn what_was_there_before_a_flush_is_durable_after_it() {
     explore(|| durable_at_once(true));
+}
+
+/// In relaxed durability a writer goes on while a reader's page has something synced. After each page
+/// the power fails on a copy of the disk: what the page showed is there, or a newer version is told.
+fn shown_is_durable(options: fn(&World) -> Options) {
+    let world = World {
+        relaxed: true,
+        ..World::new()
+    };
+    // Room for everything in the open segment and in memory: nothing but the flush syncs.
+    let options = options(&world)
+        .segment_size(1 << 20)
+        .index_limits_of(1 << 20, 1 << 20);
+    let store = options.open("/s").unwrap();
+    let feeds = feeds(&store);
+    scope(|scope| {
+        scope.spawn(|| {
+            (1..4).for_each(|version| save_pairs(&store, &feeds, 0, version).unwrap());
+        });
+        scope.spawn(|| {
+            let mut reader = Reader::default();
+            for _ in 0..3 {
+                let _ = reader.read_page(&feeds[0]).unwrap();
+                let reopened = world.after_power_loss().open();
+                reader.clone().catch_up(&reopened.feed("c", "a").unwrap());
+            }
+        });
+    });
+}
+
+#[test]
+fn what_a_page_shows_survives_while_a_writer_goes_on() {
+    explore(|| shown_is_durable(World::options));
+}
+
+/// The same against an engine that is broken: a flush publishes what was written while it synced.
+#[test]
+#[should_panic(expected = "the reader missed something")]
+fn publishing_past_the_sync_is_caught() {
+    let broken = |world: &World| world.options().defect(highwater::Defect::PublishPastSync);
+    explore(move || shown_is_durable(broken));
 }
 
 /// After a failed write or sync everybody who waits is told, nothing more is acknowledged, and

@@ -30,6 +30,8 @@ pub(crate) struct Files {
     pub(crate) by_id: BTreeMap<SegmentId, Arc<Segment>>,
     /// The last segment, whether or not it could be opened.
     pub(crate) last: Option<SegmentId>,
+    /// Whether there is no sign that some are missing that were never there.
+    pub(crate) are_all: bool,
     /// Those whose header is not intact, so that where they begin has to be guessed.
     guessed: BTreeSet<SegmentId>,
 }
@@ -76,6 +78,7 @@ impl Files {
             identity,
             by_id: BTreeMap::new(),
             last: ids().filter(|id| !id.is_pack()).max(),
+            are_all: true,
             guessed: BTreeSet::new(),
         };
         for candidate in candidates {

@@ -30,7 +30,8 @@ pub(crate) struct History {
     pub(crate) lost: BTreeMap<u64, Option<String>>,
     /// Whether changes after the newest one may be missing.
     pub(crate) may_go_on: bool,
-    pub(crate) lost_marks: bool,
+    /// When marks may be missing: after a change, and before the next one that there is.
+    pub(crate) lost_marks: Vec<(u64, Option<u64>)>,
     /// Deletions whose payload is lost.
     pub(crate) lost_payloads: Vec<u64>,
     /// Records that are left.
@@ -38,6 +39,8 @@ pub(crate) struct History {
     has_dictionary: bool,
     /// Whether some entries that say what they supersede are damaged.
     is_doubtful: bool,
+    /// Positions of those of which no later entry says what record they are of.
+    nameless: BTreeSet<u64>,
 }
 
 impl History {
@@ -50,28 +53,41 @@ impl History {
             holes: Vec::new(),
             lost: BTreeMap::new(),
             may_go_on: false,
-            lost_marks: false,
+            lost_marks: Vec::new(),
             lost_payloads: Vec::new(),
             records: 0,
             has_dictionary: source.state.contains_key(&StateKey::dictionary(stream)),
             is_doubtful: false,
+            nameless: BTreeSet::new(),
         };
+        if !described.is_certain {
+            history.note_lost_marks();
+        }
         let mut through = described.through;
+        let hiding = source.gaps.iter();
+        let mut hiding = hiding
+            .filter(|gap| gap.may_hide(described.through))
+            .peekable();
         for frame in source.frames.remove(&stream).unwrap_or_default() {
-            if frame.header.lsn > history.published.lsn {
+            let lsn = frame.header.lsn;
+            while hiding.next_if(|gap| gap.before <= lsn).is_some() {
+                history.note_lost_marks();
+            }
+            if lsn > history.published.lsn {
                 history.apply(&frame, damage);
             }
-            through = through.max(frame.header.lsn);
+            // Records follow one another by their positions; marks tell nothing of records before them.
+            if frame.header.kind == FrameKind::Records {
+                through = through.max(lsn);
+            }
         }
         if described.tail > history.published.tail {
             let after = history.published.tail + 1;
             history.holes.push((after, described.tail));
         }
         let mut gaps = source.gaps.iter();
-        history.may_go_on = source.ends_anywhere
-            || source.lost_descriptions
-            || gaps.any(|(_, before)| *before > through.next());
-        history.lost_marks |= source.lost_descriptions;
+        history.may_go_on =
+            source.ends_anywhere || !described.is_certain || gaps.any(|gap| gap.may_hide(through));
         // What was seen in them may be lost, and nothing must be deleted for that.
         history.published.marks.windows.clear();
         history
@@ -83,13 +99,12 @@ impl History {
         if content.is_err() {
             let path = &frame.segment.path;
             damage.push(Error::corrupt(path, frame.offset, "frame content"));
-            self.is_doubtful = true;
         }
         if header.kind == FrameKind::Marks {
             let marks = content.ok();
             match marks.and_then(|bytes| Mark::decode_all(header.count, &bytes)) {
                 Some(marks) => self.published.apply(&marks),
-                None => self.lost_marks = true,
+                None => self.note_lost_marks(),
             }
             self.published.lsn = header.lsn;
             return;
@@ -97,6 +112,9 @@ impl History {
         let published = &mut self.published;
         if header.first <= published.tail {
             return;
+        }
+        if let Some((_, before @ None)) = self.lost_marks.last_mut() {
+            *before = Some(header.first);
         }
         let jumps = header.generation.saturating_sub(published.generation);
         let expected = published.tail + 1 + u64::from(jumps) * POSITION_JUMP;
@@ -110,18 +128,36 @@ impl History {
         let superseded: Vec<u64> = match content {
             Ok(bytes) => previous(entry_table(&bytes).iter().filter_map(Entry::decode)),
             Err(_) => {
+                self.is_doubtful = true;
                 let whole = FrameRef::new(header, place);
                 let bytes = FrameBytes::read(&whole, &frame.segment);
-                let found = (0..header.count).filter_map(|bit| bytes.record(bit));
-                previous(found.map(|found| found.entry))
+                let mut found = Vec::new();
+                for bit in 0..header.count {
+                    match bytes.record(bit) {
+                        Some(record) => found.push(record.entry),
+                        None => drop(self.nameless.insert(header.first + u64::from(bit))),
+                    }
+                }
+                previous(found.into_iter())
             }
         };
+        for position in &superseded {
+            self.nameless.remove(position);
+        }
         published.directory.push(header, place);
         published.retire(&superseded);
         published.tail = header.first + u64::from(header.count) - 1;
         published.time = header.time;
         published.lsn = header.lsn;
         published.generation = header.generation;
+    }
+
+    /// Marks may be missing between the newest change so far and the next one.
+    fn note_lost_marks(&mut self) {
+        let now = (self.published.tail, None);
+        if self.lost_marks.last() != Some(&now) {
+            self.lost_marks.push(now);
+        }
     }
 
     /// Takes out what is shown and should not be: records that are damaged, and where it is not
@@ -131,6 +167,7 @@ impl History {
         if self.is_holed() || self.is_doubtful {
             self.take_out_older(source);
         }
+        self.note_revenants();
     }
 
     fn take_out_damaged(&mut self, source: &Source, damage: &mut Vec<Error>) {
@@ -163,13 +200,14 @@ impl History {
     fn take_out_older(&mut self, source: &Source) {
         let mut newest: HashMap<Fingerprint, u64> = HashMap::new();
         let mut older = BTreeSet::new();
-        for frame in shown(&self.published) {
+        // Those that are not shown, too: a deletion that was purged still ends what came before it.
+        for frame in self.published.directory.frames() {
             let Some(segment) = source.file(frame.segment) else {
                 continue;
             };
             let bytes = FrameBytes::read(frame, &segment);
             // Frames and their records come in the order of their positions.
-            for bit in frame.live_from(0) {
+            for bit in 0..frame.span {
                 if let Some(found) = bytes.record(bit) {
                     let position = frame.first + u64::from(bit);
                     older.extend(newest.insert(found.entry.key, position));
@@ -180,10 +218,24 @@ impl History {
         self.published.retire(&older);
     }
 
+    /// Takes note of versions that would not be shown anyway, like a deletion that was purged, but of
+    /// which it is not known what they superseded: that may be shown again.
+    fn note_revenants(&mut self) {
+        let oldest = shown(&self.published).next();
+        let oldest =
+            oldest.and_then(|frame| Some(frame.first + u64::from(frame.live_from(0).next()?)));
+        let Some(oldest) = oldest else {
+            return;
+        };
+        for position in self.nameless.range(oldest..) {
+            self.lost.entry(*position).or_insert(None);
+        }
+    }
+
     /// Whether something is missing between changes that are left, or was shown, so that no reader
     /// knows what it would miss.
     fn is_holed(&self) -> bool {
-        !self.holes.is_empty() || !self.lost.is_empty() || self.lost_marks
+        !self.holes.is_empty() || !self.lost.is_empty() || !self.lost_marks.is_empty()
     }
 
     /// The position of the newest change that is left.

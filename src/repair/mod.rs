@@ -6,7 +6,8 @@
 //! are, so cursors do too.
 //!
 //! * [`files`]: the files of the log, and the frames in them, wherever they can still be made out
-//! * [`source`]: what catalog, packs and log tell of the whole store, and where the log has gaps
+//! * [`source`]: what catalog, packs and log tell of the whole store
+//! * [`gaps`]: where frames are missing from the log, and what of them can be told
 //! * [`history`]: what is left of one feed; [`records`]: what is left of one frame
 //!
 //! The new store is a [branch](crate::branch) of history: cursors of changes that are lost at the end
@@ -15,6 +16,7 @@
 //! appeared and vanished in there. So every cursor of such a feed expires, and its readers start over.
 
 pub(crate) mod files;
+pub(crate) mod gaps;
 pub(crate) mod history;
 pub(crate) mod records;
 pub(crate) mod report;
@@ -23,6 +25,7 @@ pub(crate) mod source;
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::backup::marker::Marker;
 use crate::backup::restore::accept;
 use crate::backup::{Target, is_empty};
 use crate::branch::Branch;
@@ -64,7 +67,11 @@ pub(crate) fn repair(options: Options, from: &Path, to: &Path) -> Result<Repaire
     let mut report = Repaired::default();
     let keyring = Keyring::new(options.encryption.clone());
     let mut damage = Vec::new();
-    let files = files::Files::open(storage.as_ref(), &dir, &keyring, &mut damage)?;
+    let mut files = files::Files::open(storage.as_ref(), &dir, &keyring, &mut damage)?;
+    files.are_all = is_filled(storage.as_ref(), from).unwrap_or_else(|error| {
+        damage.push(error);
+        false
+    });
     let cipher = current(&keyring, &files.identity, to)?;
     let target = Target::begin(&storage, to, files.identity.store, Branch::default())?;
     copy_catalog(storage.as_ref(), from, to, &mut report.damage);
@@ -83,6 +90,18 @@ pub(crate) fn repair(options: Options, from: &Path, to: &Path) -> Result<Repaire
     drop(target);
     let _ = accept(options, to, true)?;
     Ok(report)
+}
+
+/// Whether nothing says that the directory was being filled, by a backup, a restore or a repair, and is
+/// without some of its files.
+fn is_filled(storage: &dyn Storage, dir: &Path) -> Result<bool> {
+    match Marker::read(storage, dir)? {
+        Some(marker) if marker.whole => marker.check_files(storage, dir).map(|()| true),
+        Some(_) => Err(Error::Unfinished {
+            path: dir.to_owned(),
+        }),
+        None => Ok(true),
+    }
 }
 
 /// Opening a catalog may change it, so the salvage reads a copy. The new store gets another one.
@@ -144,6 +163,10 @@ fn salvage(
     report.lost.extend(unknown.into_iter().map(nameless));
     if source.lost_state {
         report.lost.push(Lost::State);
+    }
+    let frames = source.unknown_frames();
+    if frames > 0 {
+        report.lost.push(Lost::Unknown { frames });
     }
     let operations = source.state.iter().map(|(key, value)| StateOp {
         key: key.clone(),
@@ -298,9 +321,12 @@ impl Repaired {
                 after: cursor(history.tail()),
             });
         }
-        if history.lost_marks {
-            lost.push(Lost::Marks { feed: feed.clone() });
-        }
+        let marks = history.lost_marks.iter();
+        lost.extend(marks.map(|(after, before)| Lost::Marks {
+            feed: feed.clone(),
+            after: cursor(*after),
+            before: before.map(cursor),
+        }));
         lost.extend(history.lost_payloads.iter().map(|position| Lost::Payload {
             feed: feed.clone(),
             deletion: cursor(*position),

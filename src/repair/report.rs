@@ -39,19 +39,24 @@ pub enum Lost {
         /// Ids of records that were changed, as far as they are known.
         ids: Vec<String>,
     },
-    /// The feed may have had more changes after this one. Cursors of such changes are refused.
+    /// The feed may have had more changes after this one. Cursors of such changes are refused. What
+    /// happened to its records since then without changing them may be undone, too.
     Tail {
         /// The feed.
         feed: FeedKey,
         /// The newest change that is left.
         after: Cursor,
     },
-    /// Something that happened to records of a feed without changing them: that they were pruned,
-    /// hard-deleted or purged. Some of it may be undone. All cursors of the feed from before the repair
-    /// are refused.
+    /// Perhaps something that happened to records of a feed without changing them: that they were
+    /// pruned, hard-deleted, purged, or taken over by another sync. Some of it may be undone. All
+    /// cursors of the feed from before the repair are refused.
     Marks {
         /// The feed.
         feed: FeedKey,
+        /// It happened after this change,
+        after: Cursor,
+        /// and before this one, which is the next that is left.
+        before: Option<Cursor>,
     },
     /// The payload of a deleted record.
     Payload {
@@ -68,6 +73,12 @@ pub enum Lost {
     /// Changes of checkpoints, metadata, runs, consumers or registrations: what there is of them may
     /// be from earlier.
     State,
+    /// Parts of commits of which nothing tells what they held. What that can have been is told besides,
+    /// feed by feed.
+    Unknown {
+        /// How many there were, at most.
+        frames: u64,
+    },
 }
 
 impl Repaired {
@@ -98,14 +109,29 @@ impl fmt::Display for Lost {
             Self::Tail { feed, after } => {
                 write!(f, "{feed}: perhaps changes after {after}")
             }
-            Self::Marks { feed } => {
-                write!(f, "{feed}: what was pruned, hard-deleted or purged")
+            Self::Marks {
+                feed,
+                after,
+                before,
+            } => {
+                let what = "perhaps what was pruned, hard-deleted, purged or taken over";
+                write!(f, "{feed}: {what} after {after}")?;
+                match before {
+                    Some(before) => write!(f, " and before {before}"),
+                    None => Ok(()),
+                }
             }
             Self::Payload { feed, deletion } => {
                 write!(f, "{feed}: the payload of the deletion {deletion}")
             }
             Self::Feed { id } => write!(f, "a feed whose name is not known ({id:016x})"),
             Self::State => f.write_str("perhaps checkpoints, metadata, runs or consumers"),
+            Self::Unknown { frames } => {
+                write!(
+                    f,
+                    "{frames} frames of the log, of which nothing tells what they held"
+                )
+            }
         }
     }
 }

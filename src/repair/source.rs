@@ -17,6 +17,7 @@ use crate::log::segment::Segment;
 use crate::log::{Lsn, SegmentId};
 use crate::recovery::packs;
 use crate::repair::files::{Files, frames_in};
+use crate::repair::gaps::{Gap, gaps_in};
 use crate::state::{Registration, StateKey, StateOp};
 use crate::storage::Storage;
 
@@ -26,12 +27,12 @@ pub(crate) struct Source {
     pub(crate) state: BTreeMap<StateKey, Vec<u8>>,
     /// Frames of records and marks in the log, by stream, in the order of the log.
     pub(crate) frames: BTreeMap<StreamId, Vec<Scanned>>,
-    /// Frames of the log that are missing: those after the first number and before the second.
-    pub(crate) gaps: Vec<(Lsn, Lsn)>,
+    /// Where frames are missing from the log.
+    pub(crate) gaps: Vec<Gap>,
     /// Whether nothing says that the log ends where it does.
     pub(crate) ends_anywhere: bool,
-    /// Whether descriptions of feeds may be lost, and nothing else has what they said.
-    pub(crate) lost_descriptions: bool,
+    /// Whether all descriptions of feeds are there that packs ever had.
+    has_descriptions: bool,
     /// Whether some of the state may be lost.
     pub(crate) lost_state: bool,
     /// The newest frame that anything in the store tells of, and the greatest generation.
@@ -51,6 +52,8 @@ pub(crate) struct Described {
     pub(crate) through: Lsn,
     /// The newest position that anything tells of.
     pub(crate) tail: u64,
+    /// Whether there was no newer description, which is lost.
+    pub(crate) is_certain: bool,
 }
 
 impl Source {
@@ -89,7 +92,7 @@ impl Source {
             frames: BTreeMap::new(),
             gaps: Vec::new(),
             ends_anywhere: false,
-            lost_descriptions: false,
+            has_descriptions: true,
             lost_state: false,
             newest: Lsn(root.map_or(0, |root| root.durable_lsn)),
             generation: 0,
@@ -157,9 +160,10 @@ impl Source {
                 descriptions_are_whole = false;
             }
         }
+        descriptions_are_whole &= self.files.are_all;
+        self.has_descriptions = descriptions_are_whole;
         // A catalog that names a pack has what is described in it.
         if self.catalog.is_none() {
-            self.lost_descriptions = !descriptions_are_whole;
             self.lost_state = !(descriptions_are_whole && state_is_whole);
         }
         let mut state_through = self.covered;
@@ -195,32 +199,19 @@ impl Source {
         let found = frames.len();
         cut_torn_end(&mut frames, durable);
         let is_torn = frames.len() < found;
-        let (mut chain, mut lsn) = (0, Lsn(0));
-        for frame in &frames {
-            let header = &frame.header;
-            if header.chain != chain {
-                (chain, lsn) = manifest.follow(chain, lsn);
-            }
-            if header.chain != chain {
-                self.gaps.push((lsn, header.lsn));
-            }
-            (chain, lsn) = (frame.sum, header.lsn);
-        }
-        let (_, end) = manifest.follow(chain, lsn);
-        if durable > end {
-            self.gaps.push((end, durable.next()));
-        }
+        let end;
+        (self.gaps, end) = gaps_in(&frames, manifest, durable);
         let is_close = |last: &Scanned| {
             let is_last = self.files.last == Some(last.segment.id()) && ends_with(last);
             last.header.kind == FrameKind::Close && is_last && !is_torn
         };
         let root = self.catalog.as_ref().map(|catalog| catalog.root);
         let known = root.is_some_and(|root| root.clean && root.position().lsn >= end);
-        self.ends_anywhere = !known && !frames.last().is_some_and(is_close);
+        let known = known || frames.last().is_some_and(is_close);
+        self.ends_anywhere = !(known && self.files.are_all);
         let mut gaps = self.gaps.iter();
-        self.lost_state |=
-            self.ends_anywhere || gaps.any(|(_, before)| *before > state_through.next());
-        self.newest = durable.max(lsn);
+        self.lost_state |= self.ends_anywhere || gaps.any(|gap| gap.may_hide(state_through));
+        self.newest = durable.max(frames.last().map_or(Lsn(0), |last| last.header.lsn));
         for frame in frames {
             self.generation = self.generation.max(frame.header.generation.into());
             match frame.header.kind {
@@ -281,6 +272,7 @@ impl Source {
         let newer = |row: &crate::catalog::FeedRow| {
             packed.as_ref().is_none_or(|packed| packed.lsn.0 <= row.lsn)
         };
+        let mut is_certain = self.has_descriptions || self.catalog.is_some();
         if let Some(row) = row.filter(newer)
             && let Some(catalog) = &mut self.catalog
         {
@@ -290,9 +282,13 @@ impl Source {
                         published: Published::of_row(&row, frames, marks),
                         through: self.covered.max(Lsn(row.lsn)),
                         tail,
+                        is_certain,
                     };
                 }
-                Err(error) => damage.push(error),
+                Err(error) => {
+                    damage.push(error);
+                    is_certain = self.has_descriptions;
+                }
             }
         }
         let published = packed.unwrap_or_default();
@@ -300,7 +296,15 @@ impl Source {
             through: published.lsn,
             published,
             tail,
+            is_certain,
         }
+    }
+
+    /// How many frames are missing from the log of which nothing tells what they held, and nothing what
+    /// came of that.
+    pub(crate) fn unknown_frames(&self) -> u64 {
+        let gaps = self.gaps.iter().filter(|gap| gap.may_hide(self.covered));
+        gaps.map(|gap| gap.unknown).sum()
     }
 
     /// The file of a frame.

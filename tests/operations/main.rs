@@ -9,5 +9,7 @@ mod formats;
 #[path = "../support/hooked.rs"]
 mod hooked;
 mod repair;
+mod repair_crashes;
+mod repair_losses;
 mod verify;
 mod world;

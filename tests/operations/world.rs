@@ -7,7 +7,10 @@ use std::sync::Arc;
 use highwater::storage::{ManualClock, MemoryStorage, Storage};
 use highwater::{Feed, List, Options, OwnedRecord, Result, Store};
 
+const FRAME_MAGIC: &[u8] = b"HWFR";
+
 pub(crate) const STORE: &str = "/s";
+pub(crate) const CATALOG: &str = "/s/catalog.redb";
 pub(crate) const BACKUP: &str = "/b";
 pub(crate) const RESTORED: &str = "/r";
 
@@ -57,6 +60,45 @@ pub(crate) fn files(disk: &MemoryStorage, dir: &str, suffix: &str) -> Vec<String
         .into_iter()
         .filter(|name| name.ends_with(suffix))
         .map(|name| format!("{dir}/{name}"))
+        .collect()
+}
+
+/// The files of the store, and what is in them.
+pub(crate) fn contents(disk: &MemoryStorage) -> Vec<(String, Option<Vec<u8>>)> {
+    let dirs = ["/s", "/s/log", "/s/index"];
+    let dirs = dirs
+        .into_iter()
+        .filter(|dir| disk.list(Path::new(dir)).is_ok());
+    let paths = dirs.flat_map(|dir| files(disk, dir, ""));
+    paths
+        .map(|path| (path.clone(), disk.read_file(&path)))
+        .collect()
+}
+
+/// Writes a file anew, changed.
+pub(crate) fn change(disk: &MemoryStorage, path: &str, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = disk.read_file(path).unwrap();
+    change(&mut bytes);
+    disk.write_file(path, &bytes).unwrap();
+}
+
+/// Where some bytes are in the log: the file and the offset.
+pub(crate) fn place_of(disk: &MemoryStorage, wanted: &[u8]) -> (String, usize) {
+    for path in files(disk, "/s/log", "") {
+        let bytes = disk.read_file(&path).unwrap();
+        let mut windows = bytes.windows(wanted.len());
+        if let Some(at) = windows.position(|bytes| bytes == wanted) {
+            return (path, at);
+        }
+    }
+    panic!("not in the log");
+}
+
+/// Where the frames of a file are.
+pub(crate) fn frames_of(bytes: &[u8]) -> Vec<usize> {
+    let starts = (0..bytes.len()).step_by(8);
+    starts
+        .filter(|at| bytes[*at..].starts_with(FRAME_MAGIC))
         .collect()
 }
 

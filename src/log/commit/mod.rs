@@ -389,6 +389,10 @@ impl Log {
         if Arc::ptr_eq(&tail.segment, &segment) {
             tail.synced = tail.synced.max(offset);
         }
+        let through = match self.defects.has(Defect::PublishPastSync) {
+            true => tail.unsynced.newest().unwrap_or(through),
+            false => through,
+        };
         self.publish_through(&mut tail, through);
         Ok(())
     }
