@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use super::{Commit, Log, Tail, segment_nonce};
+use super::queue::Commit;
+use super::{Log, Tail, segment_nonce};
 use crate::encryption::same_key;
 use crate::error::{Error, Result};
 use crate::log::format::{SEGMENT_HEADER_LEN, SegmentHeader};

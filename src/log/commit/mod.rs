@@ -5,8 +5,14 @@
 //! durable would skip the version it superseded, and lose the record for ever if the power failed.
 //! This holds in relaxed mode too: there a writer returns before the sync, but readers see the
 //! change only after it (see [`Log::flush`]).
+//!
+//! * [`queue`]: commits that wait for their turn, and who has it
+//! * [`append`]: places for frames, writing them, going on to a new segment
+//! * [`sync`]: syncing what was written, and publishing it after that
 
 mod append;
+mod queue;
+mod sync;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,6 +21,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use self::queue::{Commit, Queue};
 use crate::defects::{Defect, Defects};
 use crate::encryption::{Cipher, same_key};
 use crate::error::{Error, Result};
@@ -28,7 +35,7 @@ use crate::log::unsynced::{Left, Unsynced};
 use crate::log::{LogPosition, Lsn, SegmentId};
 use crate::options::Durability;
 use crate::primitives::atomic::{AtomicU64, Ordering};
-use crate::primitives::{Condvar, Instant, Mutex, MutexGuard, RwLock, yield_now};
+use crate::primitives::{Condvar, Mutex, RwLock};
 use crate::publish::{Place, Publication};
 use crate::storage::Storage;
 
@@ -41,26 +48,6 @@ const UNSYNCED_BYTES_MAX: u64 = 64 << 20;
 const UNSYNCED_BYTES_NUDGE: u64 = 8 << 20;
 pub(crate) const POSITION_JUMP: u64 = 1 << 24;
 const _: () = assert!(POSITION_JUMP >= 2 * UNSYNCED_RECORDS_MAX);
-
-/// One atomic commit on its way to the disk.
-struct Commit {
-    ticket: Arc<Ticket>,
-    frames: Vec<Frame>,
-    publication: Publication,
-}
-
-struct Queue {
-    next_lsn: Lsn,
-    waiting: Vec<Commit>,
-    /// How many commits took part in the last group, or came while it was on its way.
-    busy: usize,
-    leading: bool,
-    /// Whether somebody syncs what was written, without being in a writer's way.
-    syncing: bool,
-    /// Set once: no write is accepted any more.
-    failure: Option<Arc<Error>>,
-    closed: bool,
-}
 
 /// Where the leader appends. Guarded by a lock, which others than the leader take for moments only.
 struct Tail {
@@ -353,90 +340,6 @@ impl Log {
         }
     }
 
-    /// Syncs and publishes everything that was acknowledged before the call. Writers in relaxed
-    /// durability go on meanwhile.
-    pub(crate) fn flush(&self) -> Result<()> {
-        let target = self.written.load(Ordering::Acquire);
-        let mut queue = self.queue.lock();
-        while self.durable.load(Ordering::Acquire) < target {
-            queue.check_healthy()?;
-            if queue.syncing {
-                self.turn.wait(&mut queue);
-                continue;
-            }
-            queue.syncing = true;
-            drop(queue);
-            let synced = self.in_turn(Queue::stop_syncing, || self.sync_behind());
-            queue = self.queue.lock();
-            queue.syncing = false;
-            self.note(&mut queue, synced);
-        }
-        Ok(())
-    }
-
-    /// Syncs what is written by now, and publishes that much. The tail is free while it syncs.
-    fn sync_behind(&self) -> Result<()> {
-        let (left, segment, offset, through) = {
-            let tail = self.tail.lock();
-            let Some(newest) = tail.unsynced.newest() else {
-                return Ok(());
-            };
-            (tail.left.clone(), tail.segment.clone(), tail.offset, newest)
-        };
-        self.sync_files(&left, &segment)?;
-        let mut tail = self.tail.lock();
-        tail.left.settle(&left);
-        if Arc::ptr_eq(&tail.segment, &segment) {
-            tail.synced = tail.synced.max(offset);
-        }
-        let through = match self.defects.has(Defect::PublishPastSync) {
-            true => tail.unsynced.newest().unwrap_or(through),
-            false => through,
-        };
-        self.publish_through(&mut tail, through);
-        Ok(())
-    }
-
-    /// Syncs the open segment and what else there is. What comes later in the log may get to the disk
-    /// first: no frame vouches for another before that is synced.
-    fn sync_files(&self, left: &Left, open: &Segment) -> Result<()> {
-        if !self.defects.has(Defect::LeaveSegmentUnsynced) {
-            left.segments.iter().try_for_each(|it| self.sync(it))?;
-        }
-        if left.named.is_some() {
-            self.sync_one(|| self.site().sync_names())?;
-        }
-        self.sync(open)
-    }
-
-    /// Syncs a file of the log.
-    fn sync(&self, segment: &Segment) -> Result<()> {
-        self.syncs.fetch_add(1, Ordering::Relaxed);
-        match self.defects.has(Defect::AcknowledgeBeforeSync) {
-            true => Ok(()),
-            false => self.sync_one(|| segment.sync()),
-        }
-    }
-
-    /// One sync at a time, and none after one that failed: a later one might succeed although what the
-    /// first was for is lost.
-    fn sync_one(&self, sync: impl FnOnce() -> Result<()>) -> Result<()> {
-        let mut failed = self.sync_failed.lock();
-        if *failed {
-            return Err(Error::Io {
-                op: "sync",
-                path: self.dir.clone(),
-                source: std::io::Error::other("an earlier sync failed"),
-            });
-        }
-        let synced = sync();
-        if self.defects.has(Defect::IgnoreFailedSync) {
-            return Ok(());
-        }
-        *failed = synced.is_err();
-        synced
-    }
-
     /// Is told something when so much is unsynced that it should not wait for the next interval.
     pub(crate) fn nudged(&self) -> Receiver<()> {
         self.nudge.1.clone()
@@ -538,28 +441,6 @@ impl Log {
         Ok(position)
     }
 
-    /// Works at the files as the only one who does. Should a panic cut that short, it is not known what
-    /// is on the disk, so the log is poisoned, and nobody waits for the turn to end.
-    fn in_turn<T>(&self, stop: fn(&mut Queue), work: impl FnOnce() -> T) -> T {
-        let turn = Turn { log: self, stop };
-        let done = work();
-        std::mem::forget(turn);
-        done
-    }
-
-    fn step_down(&self, queue: &mut Queue, led: Result<(), Error>) {
-        queue.leading = false;
-        self.note(queue, led);
-    }
-
-    /// Takes note of how a write or a sync ended, and has everybody look again.
-    fn note(&self, queue: &mut Queue, ended: Result<(), Error>) {
-        if let Err(cause) = ended {
-            queue.failure.get_or_insert(Arc::new(cause));
-        }
-        self.turn.notify_all();
-    }
-
     /// Writes a group, syncs it when asked or when too much is at risk, and publishes what is
     /// durable. An error from here poisons the log.
     fn lead(&self, group: Vec<Commit>, sync: bool) -> Result<(), Error> {
@@ -613,28 +494,6 @@ impl Log {
         Ok(())
     }
 
-    /// The heart of the visibility rule: first the sync, then the readers.
-    fn sync_and_publish(&self, tail: &mut Tail) -> Result<()> {
-        self.sync_files(&tail.left, &tail.segment)?;
-        tail.left = Left::default();
-        tail.synced = tail.offset;
-        if let Some(newest) = tail.unsynced.newest() {
-            self.publish_through(tail, newest);
-        }
-        Ok(())
-    }
-
-    fn publish_through(&self, tail: &mut Tail, through: Lsn) {
-        tail.synced_once = true;
-        while let Some(commit) = tail.unsynced.pop(through, self.defects) {
-            commit.publication.publish();
-            self.durable
-                .fetch_max(commit.ticket.lsn.0, Ordering::AcqRel);
-            commit.ticket.advance(Stage::Durable);
-            commit.publication.let_go();
-        }
-    }
-
     /// Gives up a group that found no place, and every commit behind it, which may rest on it.
     ///
     /// Everything written before is synced and published first, so that afterwards whatever a feed
@@ -661,89 +520,5 @@ impl Log {
     /// Whether writes are accepted.
     pub(crate) fn check_open(&self) -> Result<()> {
         self.queue.lock().check_open()
-    }
-}
-
-/// What is to be done should somebody's turn at the files not end as it should.
-struct Turn<'a> {
-    log: &'a Log,
-    stop: fn(&mut Queue),
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        let mut queue = self.log.queue.lock();
-        (self.stop)(&mut queue);
-        let cut_short = std::io::Error::other("a panic cut it short");
-        let failure = Error::failure("write", &self.log.dir, cut_short);
-        self.log.note(&mut queue, Err(failure));
-    }
-}
-
-/// So long a leader gives others the chance to join its group, and so often in a row in vain. A look
-/// costs little while cores are free; where they are not, it may cost a slice of somebody's time.
-const PATIENCE: Duration = Duration::from_micros(200);
-const CHANCES_IN_VAIN: usize = 12;
-
-impl Queue {
-    /// Lets writers who were in the last group come back and join this one. They were woken together
-    /// with the leader; without this every other group would have one commit.
-    fn gather(queue: &mut MutexGuard<'_, Self>) {
-        let (begun, mut in_vain) = (Instant::now(), 0);
-        while queue.waiting.len() < queue.busy && in_vain < CHANCES_IN_VAIN {
-            let before = queue.waiting.len();
-            MutexGuard::unlocked(queue, yield_now);
-            in_vain = match queue.waiting.len() > before {
-                true => 0,
-                false => in_vain + 1,
-            };
-            if begun.elapsed() > PATIENCE {
-                return;
-            }
-        }
-    }
-
-    /// Enqueues a frame that changes nothing for readers.
-    fn push_unobserved(&mut self, mut frame: Frame) -> Arc<Ticket> {
-        let lsn = self.next_lsn;
-        self.next_lsn = lsn.next();
-        frame.header.lsn = lsn;
-        let ticket = Arc::new(Ticket::queued(lsn));
-        let publication = Publication {
-            lsn,
-            ..Publication::default()
-        };
-        self.waiting.push(Commit {
-            ticket: ticket.clone(),
-            frames: vec![frame],
-            publication,
-        });
-        ticket
-    }
-
-    fn stop_leading(&mut self) {
-        self.leading = false;
-    }
-
-    fn stop_syncing(&mut self) {
-        self.syncing = false;
-    }
-
-    fn check_healthy(&self) -> Result<()> {
-        match &self.failure {
-            Some(cause) => Err(Error::Poisoned {
-                cause: cause.clone(),
-            }),
-            None => Ok(()),
-        }
-    }
-
-    fn check_open(&self) -> Result<()> {
-        self.check_healthy()?;
-        if self.closed {
-            Err(Error::Closed)
-        } else {
-            Ok(())
-        }
     }
 }
