@@ -5,6 +5,7 @@
 #[path = "../../tests/linearizability/checker.rs"]
 mod checker;
 #[path = "../../tests/linearizability/recorder.rs"]
+#[allow(dead_code, reason = "pauses are for real threads")]
 mod recorder;
 
 use highwater_shuttle::{World, below, explore};
@@ -33,7 +34,7 @@ fn records() -> Vec<(Id, Value)> {
 
 fn step() -> Step {
     let feed = below(FEEDS as u64) as usize;
-    match below(16) {
+    match below(17) {
         0..4 => Step::Save(feed, records()),
         4 => Step::Delete(feed, ids()),
         5..7 => Step::SaveBoth([records(), records()]),
@@ -42,6 +43,7 @@ fn step() -> Step {
         11..13 => Step::Get(feed, ids()),
         13 => Step::Count(feed),
         14 => Step::Compact,
+        15 => Step::Flush,
         _ => Step::SaveCatalog,
     }
 }
