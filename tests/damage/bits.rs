@@ -3,7 +3,7 @@
 use highwater::List;
 use highwater::storage::{MemoryStorage, Survivors};
 
-use crate::examiner::{Examiner, quietly};
+use crate::examiner::{Examiner, names_damage, quietly};
 use crate::stores::{CATALOG, STORE, build, build_all_kinds, files, options, segments};
 
 /// Damages each byte of each segment in turn, with the catalog in place or without it.
@@ -86,6 +86,28 @@ fn every_flipped_bit_of_the_log_under_an_open_store() {
     disk.write_file(PATH, &bytes).unwrap();
     assert!(examiner.partial > 1000);
     examiner.finish("open store");
+}
+
+/// What a later commit vouches for is no torn tail: the damage costs that record, and nothing else.
+#[test]
+fn a_damaged_payload_of_an_acknowledged_commit_is_told_of_that_record_alone() {
+    const PATH: &str = "/s/log/0000000001.seg";
+    let disk = MemoryStorage::new();
+    let store = options(&disk).open(STORE).unwrap();
+    let feed = store.feed("c", "m").unwrap();
+    let _ = feed.batch_save_raw(&[("a", "damaged")]).unwrap();
+    let _ = feed.batch_save_raw(&[("b", "intact")]).unwrap();
+    let copy = disk.crash(Survivors::All);
+    let mut bytes = copy.read_file(PATH).unwrap();
+    let at = bytes.windows(7).position(|bytes| bytes == b"damaged");
+    bytes[at.unwrap()] ^= 1;
+    copy.write_file(PATH, &bytes).unwrap();
+    let store = options(&copy).open(STORE).unwrap();
+    let feed = store.feed("c", "m").unwrap();
+    let page = feed.get(&["b"]).unwrap();
+    let found: Vec<_> = page.iter().map(|record| record.payload).collect();
+    assert_eq!(found, [Some(&b"intact"[..])]);
+    assert!(feed.get(&["a"]).is_err_and(|error| names_damage(&error)));
 }
 
 /// A catalog can be damaged everywhere: the log has everything, so every open works. Of the bytes
