@@ -263,7 +263,7 @@ mod tests {
             let holds = |frame: &&FrameRef| (frame.first..frame.end()).contains(&position);
             prop_assert_eq!(directory.find(position), frames.iter().find(holds));
             let origins = || frames.iter().flat_map(FrameRef::origins);
-            let before = origins().filter(|origin| origin.first <= position).last();
+            let before = origins().rfind(|origin| origin.first <= position);
             let next = origins().find(|origin| origin.first > position);
             prop_assert_eq!(directory.commits_around(position), (before, next));
         }
