@@ -1,7 +1,7 @@
 //! Bits that flip.
 
-use highwater::List;
 use highwater::storage::{MemoryStorage, Survivors};
+use highwater::{Error, List};
 
 use crate::examiner::{Examiner, names_damage, quietly};
 use crate::stores::{CATALOG, STORE, build, build_all_kinds, files, options, segments};
@@ -86,6 +86,39 @@ fn every_flipped_bit_of_the_log_under_an_open_store() {
     disk.write_file(PATH, &bytes).unwrap();
     assert!(examiner.partial > 1000);
     examiner.finish("open store");
+}
+
+/// Frames are missed where the first of them was, not where the log goes on behind them.
+#[test]
+fn acknowledged_frames_are_missed_in_their_file_at_their_place() {
+    const SEGMENT_HEADER_LEN: usize = 128;
+    let disk = build();
+    disk.remove_file(CATALOG).unwrap();
+    let mut segments = segments(&disk);
+    let _last = segments.pop();
+    let mut missed = 0;
+    for path in &segments {
+        let mut bytes = disk.read_file(path).unwrap();
+        for at in (SEGMENT_HEADER_LEN..bytes.len()).step_by(31) {
+            let copy = disk.crash(Survivors::All);
+            bytes[at] ^= 1;
+            copy.write_file(path, &bytes).unwrap();
+            bytes[at] ^= 1;
+            let Err(error) = options(&copy).open(STORE) else {
+                continue;
+            };
+            let Error::Corrupt {
+                path: file, offset, ..
+            } = error
+            else {
+                panic!("{path} byte {at}: {error:?}");
+            };
+            assert_eq!(file.to_str(), Some(path.as_str()), "byte {at}, at {offset}");
+            assert!(offset <= at as u64, "{path} byte {at}, at {offset}");
+            missed += 1;
+        }
+    }
+    assert!(missed > 20, "{missed}");
 }
 
 /// What a later commit vouches for is no torn tail: the damage costs that record, and nothing else.
