@@ -143,6 +143,31 @@ fn a_damaged_payload_of_an_acknowledged_commit_is_told_of_that_record_alone() {
     assert!(feed.get(&["a"]).is_err_and(|error| names_damage(&error)));
 }
 
+/// A crash may leave a file shorter than what was appended to it.
+#[test]
+fn a_last_frame_that_its_file_ends_in_is_a_torn_tail() {
+    const PATH: &str = "/s/log/0000000001.seg";
+    let disk = MemoryStorage::new();
+    let store = options(&disk).open(STORE).unwrap();
+    let feed = store.feed("c", "m").unwrap();
+    let _ = feed.batch_save_raw(&[("a", "whole")]).unwrap();
+    let _ = feed.batch_save_raw(&[("b", "cut")]).unwrap();
+    let bytes = disk.read_file(PATH).unwrap();
+    let end = bytes.windows(3).position(|bytes| bytes == b"cut").unwrap() + 3;
+    let start = bytes[..end].windows(4).rposition(|bytes| bytes == b"HWFR");
+    for len in start.unwrap()..end {
+        let copy = disk.crash(Survivors::All);
+        copy.write_file(PATH, &bytes[..len]).unwrap();
+        let store = options(&copy).open(STORE).unwrap();
+        let feed = store.feed("c", "m").unwrap();
+        let ids: Vec<_> = feed
+            .records(None)
+            .map(|record| record.unwrap().id)
+            .collect();
+        assert_eq!(ids, ["a"], "cut at {len}");
+    }
+}
+
 /// A catalog can be damaged everywhere: the log has everything, so every open works. Of the bytes
 /// in use every 31st is damaged.
 #[test]
