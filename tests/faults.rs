@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use highwater::storage::{Fault, ManualClock, MemoryStorage, Survivors};
 use highwater::{
-    Applied, Error, Expected, List, Oldest, Options, OwnedRecord, Result, Store, Sweep,
+    Applied, Durability, Error, Expected, List, Oldest, Options, OwnedRecord, Result, Store, Sweep,
 };
 use serde_json::json;
 
@@ -552,4 +553,38 @@ fn what_is_damaged_is_let_go_of_only_as_a_whole() {
     let removed = feed.hard_delete(&Oldest::all()).unwrap();
     assert_eq!((removed.records, removed.live), (3, 3));
     assert_eq!((feed.count().unwrap(), feed.size().unwrap()), (0, 0));
+}
+
+/// Whatever a recovery was at when it was cut short, the next one finds what the first one found.
+#[test]
+fn a_recovery_that_is_cut_short_anywhere_loses_nothing_that_was_there() {
+    let disk = MemoryStorage::new();
+    let open = |disk: &MemoryStorage| {
+        let relaxed = Durability::Relaxed {
+            interval: Duration::from_secs(3600),
+        };
+        let options = Options::new().background(false).durability(relaxed);
+        options.storage(Arc::new(disk.clone())).open("/store")
+    };
+    let store = open(&disk).unwrap();
+    let feed = store.feed("c", "m").unwrap();
+    let ids = ["a", "b", "c", "d"];
+    for id in ids {
+        let _ = feed.batch_save_raw(&[(id, "1")]).unwrap();
+    }
+    for operation in 0.. {
+        let copy = disk.crash(Survivors::All);
+        copy.stop_at(copy.operations() + operation);
+        let whole = open(&copy).is_ok();
+        let store = open(&copy.crash(Survivors::All)).unwrap();
+        let feed = store.feed("c", "m").unwrap();
+        let found: Vec<_> = feed
+            .records(None)
+            .map(|record| record.unwrap().id)
+            .collect();
+        assert_eq!(found, ids, "cut short at {operation}");
+        if whole {
+            break;
+        }
+    }
 }
