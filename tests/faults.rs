@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use highwater::storage::{Fault, ManualClock, MemoryStorage, Survivors};
 use highwater::{
-    Applied, Error, Expected, List, Oldest, Options, OwnedRecord, Result, Store, Sweep,
+    Applied, Durability, Error, Expected, List, Oldest, Options, OwnedRecord, Result, Store, Sweep,
 };
 use serde_json::json;
 
@@ -552,4 +553,42 @@ fn what_is_damaged_is_let_go_of_only_as_a_whole() {
     let removed = feed.hard_delete(&Oldest::all()).unwrap();
     assert_eq!((removed.records, removed.live), (3, 3));
     assert_eq!((feed.count().unwrap(), feed.size().unwrap()), (0, 0));
+}
+
+/// Whatever a recovery was at when it was cut short, the next one finds what the first one found,
+/// and leaves nothing behind that it has superseded.
+#[test]
+fn a_recovery_that_is_cut_short_anywhere_loses_nothing_that_was_there() {
+    let open = |disk: &MemoryStorage| {
+        let relaxed = Durability::Relaxed {
+            interval: Duration::from_secs(3600),
+        };
+        options(disk).durability(relaxed).open(STORE)
+    };
+    // Nobody vouches for the only commit, whose segment goes then, or for all but the first one.
+    for (ids, segments_max) in [(&["a"][..], 2), (&["a", "b", "c", "d"], 3)] {
+        let disk = MemoryStorage::new();
+        let store = open(&disk).unwrap();
+        let feed = store.feed("c", "m").unwrap();
+        for id in ids {
+            let _ = feed.batch_save_raw(&[(id, "1")]).unwrap();
+        }
+        for operation in 0.. {
+            let first = disk.crash(Survivors::All);
+            first.stop_at(first.operations() + operation);
+            let whole = open(&first).is_ok();
+            let second = first.crash(Survivors::All);
+            let store = open(&second).unwrap();
+            let feed = store.feed("c", "m").unwrap();
+            let records = feed.records(None).map(|record| record.unwrap().id);
+            let found: Vec<_> = records.collect();
+            assert_eq!(found, ids, "cut short at {operation}");
+            let names = second.files().into_iter().map(|(path, _)| path);
+            let segments = names.filter(|path| path.extension().is_some_and(|end| end == "seg"));
+            assert!(segments.count() <= segments_max, "cut short at {operation}");
+            if whole {
+                break;
+            }
+        }
+    }
 }

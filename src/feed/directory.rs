@@ -241,6 +241,87 @@ mod tests {
         }
     }
 
+    /// Frames of a record or a few, one after the other, each of a commit of its own.
+    fn pushed(counts: &[u32]) -> Directory {
+        let mut directory = Directory::default();
+        let mut first = 1;
+        for count in counts {
+            directory.push(&header(first, *count), PLACE);
+            first += u64::from(*count) + u64::from(*count % 3);
+        }
+        directory
+    }
+
+    proptest! {
+        #[test]
+        fn records_and_commits_are_found_at_their_positions(
+            counts in prop::collection::vec(1u32..9, 1..40),
+            position in 0u64..200,
+        ) {
+            let directory = pushed(&counts);
+            let frames = directory.frames();
+            let holds = |frame: &&FrameRef| (frame.first..frame.end()).contains(&position);
+            prop_assert_eq!(directory.find(position), frames.iter().find(holds));
+            let origins = || frames.iter().flat_map(FrameRef::origins);
+            let before = origins().rfind(|origin| origin.first <= position);
+            let next = origins().find(|origin| origin.first > position);
+            prop_assert_eq!(directory.commits_around(position), (before, next));
+        }
+
+        #[test]
+        fn what_is_removed_up_to_a_position_ends_there(
+            counts in prop::collection::vec(1u32..9, 1..40),
+            through in 0u64..200,
+        ) {
+            let mut directory = pushed(&counts);
+            let live = |directory: &Directory| -> Vec<u64> {
+                let of = |frame: &FrameRef| {
+                    let (first, bits) = (frame.first, frame.live_from(0));
+                    bits.map(|bit| first + u64::from(bit)).collect::<Vec<_>>()
+                };
+                directory.frames().iter().flat_map(of).collect()
+            };
+            let mut kept = live(&directory);
+            kept.retain(|position| *position > through);
+            directory.retire_through(through);
+            prop_assert_eq!(live(&directory), kept);
+        }
+
+        /// Saved in pieces, while frames come and records are superseded, the catalog has what is
+        /// durable of the directory, to the last bit.
+        #[test]
+        fn what_the_catalog_takes_adds_up_to_the_directory(
+            rounds in prop::collection::vec(
+                (0usize..300, prop::collection::vec(0.0..1.0, 0..20), prop_oneof![Just(1.0), 0.0..1.0]),
+                1..8,
+            ),
+        ) {
+            let mut directory = Directory::default();
+            let mut catalog: Vec<Vec<FrameRef>> = Vec::new();
+            let (mut next, mut durable) = (1, 0);
+            for (pushes, retired, synced) in rounds {
+                for _ in 0..pushes {
+                    directory.push(&header(next, 2), PLACE);
+                    next += 2;
+                }
+                let place = |share: f64, end: u64| (share * end as f64) as u64;
+                let mut retired: Vec<u64> = retired.iter().map(|at| place(*at, next)).collect();
+                retired.sort_unstable();
+                directory.retire(&retired);
+                durable = durable.max(place(synced, next));
+                let (chunks, len) = directory.take_dirty(Lsn(durable), false);
+                catalog.resize(catalog.len().max(len), Vec::new());
+                for (chunk, frames) in chunks {
+                    catalog[chunk] = frames;
+                }
+                let frames = directory.frames().iter().filter(|frame| frame.lsn <= Lsn(durable));
+                prop_assert_eq!(catalog.concat(), frames.cloned().collect::<Vec<_>>());
+                let lacks = directory.frames().last().is_some_and(|frame| frame.lsn > Lsn(durable));
+                prop_assert_eq!(directory.is_dirty(), lacks);
+            }
+        }
+    }
+
     /// A frame of many records may become many packed ones.
     #[test]
     fn a_directory_that_grew_reaches_the_catalog_whole() {

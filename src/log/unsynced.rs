@@ -97,3 +97,44 @@ impl Unsynced {
         Some(commit)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// How much may be at risk bounds how many positions a crash can take, and with that which
+        /// cursors are never given out again.
+        #[test]
+        fn what_is_at_risk_is_what_was_written_and_not_synced(
+            counts in prop::collection::vec(prop::collection::vec(1u32..9, 1..4), 1..12),
+            through in 0u64..14,
+        ) {
+            let at_risk = |commits: &[Vec<Frame>]| {
+                let headers = || commits.iter().flatten().map(|frame| &frame.header);
+                let records: u64 = headers().map(|header| u64::from(header.count)).sum();
+                (records, headers().map(|header| header.frame_len()).sum::<u64>())
+            };
+            let frame = |count: &u32| Frame::state(*count, vec![0; 99 * *count as usize]);
+            let commits: Vec<Vec<Frame>> =
+                counts.iter().map(|counts| counts.iter().map(frame).collect()).collect();
+            let tickets: Vec<_> =
+                (1..).take(commits.len()).map(|lsn| Arc::new(Ticket::queued(Lsn(lsn)))).collect();
+            let mut unsynced = Unsynced::default();
+            for (ticket, frames) in tickets.iter().zip(&commits) {
+                unsynced.push(ticket.clone(), Publication::default(), frames);
+                unsynced.note_written();
+                prop_assert!(ticket.reached(Stage::Written));
+            }
+            prop_assert_eq!(unsynced.newest(), Some(Lsn(commits.len() as u64)));
+            prop_assert_eq!(unsynced.at_risk(), at_risk(&commits));
+            let popped = std::iter::from_fn(|| unsynced.pop(Lsn(through), Defects::default()));
+            let popped: Vec<u64> = popped.map(|commit| commit.ticket.lsn.0).collect();
+            let synced = commits.len().min(through as usize);
+            prop_assert_eq!(popped, (1..=synced as u64).collect::<Vec<_>>());
+            prop_assert_eq!(unsynced.at_risk(), at_risk(&commits[synced..]));
+            prop_assert_eq!(unsynced.is_empty(), synced == commits.len());
+        }
+    }
+}

@@ -1,9 +1,9 @@
 //! Bits that flip.
 
-use highwater::List;
 use highwater::storage::{MemoryStorage, Survivors};
+use highwater::{Error, List};
 
-use crate::examiner::{Examiner, quietly};
+use crate::examiner::{Examiner, names_damage, quietly};
 use crate::stores::{CATALOG, STORE, build, build_all_kinds, files, options, segments};
 
 /// Damages each byte of each segment in turn, with the catalog in place or without it.
@@ -86,6 +86,86 @@ fn every_flipped_bit_of_the_log_under_an_open_store() {
     disk.write_file(PATH, &bytes).unwrap();
     assert!(examiner.partial > 1000);
     examiner.finish("open store");
+}
+
+/// Frames are missed where the first of them was, not where the log goes on behind them.
+#[test]
+fn acknowledged_frames_are_missed_in_their_file_at_their_place() {
+    const SEGMENT_HEADER_LEN: usize = 128;
+    let disk = build();
+    disk.remove_file(CATALOG).unwrap();
+    let mut segments = segments(&disk);
+    let _last = segments.pop();
+    let mut missed = 0;
+    for path in &segments {
+        let mut bytes = disk.read_file(path).unwrap();
+        for at in (SEGMENT_HEADER_LEN..bytes.len()).step_by(31) {
+            let copy = disk.crash(Survivors::All);
+            bytes[at] ^= 1;
+            copy.write_file(path, &bytes).unwrap();
+            bytes[at] ^= 1;
+            let Err(error) = options(&copy).open(STORE) else {
+                continue;
+            };
+            let Error::Corrupt {
+                path: file, offset, ..
+            } = error
+            else {
+                panic!("{path} byte {at}: {error:?}");
+            };
+            assert_eq!(file.to_str(), Some(path.as_str()), "byte {at}, at {offset}");
+            assert!(offset <= at as u64, "{path} byte {at}, at {offset}");
+            missed += 1;
+        }
+    }
+    assert!(missed > 20, "{missed}");
+}
+
+/// What a later commit vouches for is no torn tail: the damage costs that record, and nothing else.
+#[test]
+fn a_damaged_payload_of_an_acknowledged_commit_is_told_of_that_record_alone() {
+    const PATH: &str = "/s/log/0000000001.seg";
+    let disk = MemoryStorage::new();
+    let store = options(&disk).open(STORE).unwrap();
+    let feed = store.feed("c", "m").unwrap();
+    let _ = feed.batch_save_raw(&[("a", "damaged")]).unwrap();
+    let _ = feed.batch_save_raw(&[("b", "intact")]).unwrap();
+    let copy = disk.crash(Survivors::All);
+    let mut bytes = copy.read_file(PATH).unwrap();
+    let at = bytes.windows(7).position(|bytes| bytes == b"damaged");
+    bytes[at.unwrap()] ^= 1;
+    copy.write_file(PATH, &bytes).unwrap();
+    let store = options(&copy).open(STORE).unwrap();
+    let feed = store.feed("c", "m").unwrap();
+    let page = feed.get(&["b"]).unwrap();
+    let found: Vec<_> = page.iter().map(|record| record.payload).collect();
+    assert_eq!(found, [Some(&b"intact"[..])]);
+    assert!(feed.get(&["a"]).is_err_and(|error| names_damage(&error)));
+}
+
+/// A crash may leave a file shorter than what was appended to it.
+#[test]
+fn a_last_frame_that_its_file_ends_in_is_a_torn_tail() {
+    const PATH: &str = "/s/log/0000000001.seg";
+    let disk = MemoryStorage::new();
+    let store = options(&disk).open(STORE).unwrap();
+    let feed = store.feed("c", "m").unwrap();
+    let _ = feed.batch_save_raw(&[("a", "whole")]).unwrap();
+    let _ = feed.batch_save_raw(&[("b", "cut")]).unwrap();
+    let bytes = disk.read_file(PATH).unwrap();
+    let end = bytes.windows(3).position(|bytes| bytes == b"cut").unwrap() + 3;
+    let start = bytes[..end].windows(4).rposition(|bytes| bytes == b"HWFR");
+    for len in start.unwrap()..end {
+        let copy = disk.crash(Survivors::All);
+        copy.write_file(PATH, &bytes[..len]).unwrap();
+        let store = options(&copy).open(STORE).unwrap();
+        let feed = store.feed("c", "m").unwrap();
+        let ids: Vec<_> = feed
+            .records(None)
+            .map(|record| record.unwrap().id)
+            .collect();
+        assert_eq!(ids, ["a"], "cut at {len}");
+    }
 }
 
 /// A catalog can be damaged everywhere: the log has everything, so every open works. Of the bytes
