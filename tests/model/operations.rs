@@ -7,10 +7,11 @@ use highwater::storage::Clock;
 use highwater::{Error, Feed, List, Oldest, Outcome, Removed, RunOptions, Sweep};
 
 use crate::checker::{check_outcomes, status_of};
-use crate::driver::{Driver, Filler, Filling, Next, Trust, sync_key, write_to};
+use crate::driver::{Driver, Filler, Filling, Next, Trust, sync_key};
 use crate::reference::{
     Author, Bounds, By, FeedNo, Model, ModelFeed, ModelRecord, Status, SyncNo, Write,
 };
+use crate::writing::write_to;
 
 /// How a run ends.
 #[derive(Clone, Copy, Debug)]

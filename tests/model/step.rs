@@ -3,8 +3,9 @@
 
 use highwater::storage::{Clock, Survivors};
 
-use crate::driver::{Driver, Interruption};
+use crate::driver::Driver;
 use crate::operations::{Begin, End, LetGo};
+use crate::recovering::Interruption;
 use crate::reference::{FeedNo, SyncNo, Write};
 
 /// Somebody who writes: outside of runs, or through the run of a sync, if there is one.

@@ -5,8 +5,9 @@ use highwater::storage::{Fault, Survivors};
 
 use super::dice::Dice;
 use super::plan::{Failure, Plan};
-use crate::driver::{FEEDS, Interruption, SYNCS};
+use crate::driver::{FEEDS, SYNCS};
 use crate::operations::{Begin, End, LetGo};
+use crate::recovering::Interruption;
 use crate::reference::{Doc, FeedNo, Write};
 use crate::step::{Step, Who};
 
