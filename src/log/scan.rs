@@ -44,7 +44,8 @@ pub(crate) struct Scan {
     pub(crate) end: LogPosition,
     /// Frames up to here are known to be on stable storage.
     pub(crate) durable: Lsn,
-    /// Whether bytes after the end were given up.
+    /// Whether bytes after the end were given up. They have to go, also where the store was closed
+    /// before: a frame among them would count again if what is written before it turned out the same.
     pub(crate) torn: bool,
 }
 
