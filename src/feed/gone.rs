@@ -112,6 +112,18 @@ mod tests {
     }
 
     #[test]
+    fn a_commit_has_records_after_every_position_before_its_last() {
+        let mut gone = Gone::default();
+        gone.add(&[Origin {
+            end: 13,
+            ..origin(10)
+        }]);
+        let before_last = (9..14).filter(|position| gone.has_after(100, *position));
+        assert_eq!(before_last.collect::<Vec<_>>(), [9, 10, 11]);
+        assert!(!gone.has_after(99, 0) && !gone.has_after(101, 0));
+    }
+
+    #[test]
     fn moments_are_exact_as_far_as_commits_are_remembered() {
         let mut published = Published {
             time: 1_000_000,

@@ -26,7 +26,7 @@ use crate::hash::Hasher;
 use crate::log::commit::{Log, LogSetup};
 use crate::log::format::{FrameKind, Identity, SEGMENT_HEADER_LEN};
 use crate::log::manifest::Manifest;
-use crate::log::scan::{Scan, scan};
+use crate::log::scan::{Scan, in_force, scan};
 use crate::log::segment::Segment;
 use crate::log::{LogPosition, Lsn, SegmentId};
 use crate::options::Options;
@@ -275,7 +275,10 @@ fn start_of_scan(
             _ => header.first_lsn > lsn && header.chain == chain,
         }
     };
-    match segments.first().filter(goes_on) {
+    // A recovery that was cut short may have put away the first of several that one later segment
+    // supersedes.
+    let live = in_force(segments, manifest);
+    match live.first().map(|(first, _)| first).filter(goes_on) {
         Some(first) => Ok(LogPosition {
             segment: first.id(),
             offset: SEGMENT_HEADER_LEN as u64,
