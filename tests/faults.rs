@@ -5,10 +5,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater::storage::{Fault, ManualClock, MemoryStorage, Survivors};
+use highwater::storage::{Fault, ManualClock, MemoryStorage, Storage, Survivors};
 use highwater::{
     Applied, Durability, Error, Expected, List, Oldest, Options, OwnedRecord, Result, Store, Sweep,
 };
@@ -589,6 +590,54 @@ fn a_recovery_that_is_cut_short_anywhere_loses_nothing_that_was_there() {
             if whole {
                 break;
             }
+        }
+    }
+}
+
+/// Found by the crash points: of several segments that one later segment supersedes the first was put
+/// away when the power failed again, and without a catalog the next one was taken for the beginning.
+#[test]
+fn recoveries_that_are_cut_short_one_after_another_lose_nothing() {
+    let open = |disk: &MemoryStorage| {
+        let relaxed = Durability::Relaxed {
+            interval: Duration::from_secs(3600),
+        };
+        options(disk).durability(relaxed).open(STORE)
+    };
+    /// Opens the store until it is stopped; what that leaves, and whether it came to its end.
+    fn cut_short(
+        disk: &MemoryStorage,
+        operations: u64,
+        open: impl Fn(&MemoryStorage) -> Result<Store>,
+    ) -> (MemoryStorage, bool) {
+        let disk = disk.crash(Survivors::All);
+        disk.stop_at(disk.operations() + operations);
+        let whole = open(&disk).is_ok();
+        (disk.crash(Survivors::All), whole)
+    }
+    let disk = MemoryStorage::new();
+    let store = open(&disk).unwrap();
+    let feed = store.feed("c", "m").unwrap();
+    let _ = feed.batch_save_raw(&[("kept", "1")]).unwrap();
+    // In a segment of its own, of which only the name is left.
+    let _ = feed.batch_save_raw(&[("lost", "x".repeat(4000))]).unwrap();
+    let left = disk.crash(Survivors::Names);
+    left.remove(&Path::new(STORE).join("catalog.redb")).unwrap();
+    left.sync_dir(Path::new(STORE)).unwrap();
+    for one in 0.. {
+        let (first, first_is_whole) = cut_short(&left, one, open);
+        for other in 0.. {
+            let (second, second_is_whole) = cut_short(&first, other, open);
+            let store = open(&second).unwrap_or_else(|error| panic!("{one}, {other}: {error}"));
+            let records = store.feed("c", "m").unwrap().records(None);
+            let found: Vec<_> = records.map(|record| record.unwrap().id).collect();
+            assert_eq!(found, ["kept"], "cut short at {one}, then at {other}");
+            if second_is_whole {
+                break;
+            }
+        }
+        if first_is_whole {
+            break;
         }
     }
 }
