@@ -181,6 +181,12 @@ impl FrameRef {
         })
     }
 
+    /// The position of the first live record.
+    pub(crate) fn first_live(&self) -> Option<u64> {
+        let bit = self.live_from(0).next()?;
+        Some(self.first + u64::from(bit))
+    }
+
     /// The live records' bits below `to`, descending.
     pub(crate) fn live_below(&self, to: u32) -> impl Iterator<Item = u32> + '_ {
         (0..to.min(self.span))

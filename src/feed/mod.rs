@@ -308,8 +308,7 @@ impl Feed {
         self.visible(|published| {
             let frames = published.directory.frames().iter();
             let mut live = frames.filter(|f| f.live_count > 0 && f.first <= published.tail);
-            let frame = live.next()?;
-            Some(frame.first + u64::from(frame.live_from(0).next()?))
+            live.next()?.first_live()
         })
     }
 

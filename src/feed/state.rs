@@ -22,7 +22,7 @@ use crate::feed::read::read_entries;
 use crate::feed::trail::Trail;
 use crate::hash::Fingerprint;
 use crate::index::{Index, IndexEntry, Lookup};
-use crate::log::commit::{Log, POSITION_JUMP, Ticket};
+use crate::log::commit::{Log, Ticket, after_jumps};
 use crate::log::format::{Author, FrameHeader, SyncId};
 use crate::log::segment::Segment;
 use crate::log::{Lsn, SegmentId};
@@ -489,7 +489,7 @@ impl Writer {
     /// The next position to give out. With every unclean end of the store since the feed's newest
     /// commit it jumps past all positions that may have been shown and lost.
     pub(crate) fn next_position(&self, generation: u32) -> u64 {
-        self.next + u64::from(generation.saturating_sub(self.generation)) * POSITION_JUMP
+        after_jumps(self.next, self.generation, generation)
     }
 }
 

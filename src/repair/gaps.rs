@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 
 use crate::log::Lsn;
-use crate::log::commit::POSITION_JUMP;
+use crate::log::commit::after_jumps;
 use crate::log::format::{FrameHeader, FrameKind};
 use crate::log::manifest::Manifest;
 use crate::log::scan::Scanned;
@@ -92,8 +92,7 @@ impl Gaps {
         let Some((gaps, expected, generation)) = before else {
             return;
         };
-        let jumps = header.generation.saturating_sub(generation);
-        let expected = expected + u64::from(jumps) * POSITION_JUMP;
+        let expected = after_jumps(expected, generation, header.generation);
         // With several gaps in between it may be in either.
         if header.first > expected
             && let [gap] = &mut self.all[gaps..]

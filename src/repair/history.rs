@@ -9,7 +9,7 @@ use crate::feed::frame_ref::FrameRef;
 use crate::feed::marks::Mark;
 use crate::feed::state::Published;
 use crate::hash::Fingerprint;
-use crate::log::commit::POSITION_JUMP;
+use crate::log::commit::after_jumps;
 use crate::log::format::{Entry, FrameKind, entry_table};
 use crate::log::frame::{Frame, FrameBuffers, PackedFrame};
 use crate::log::scan::Scanned;
@@ -116,8 +116,7 @@ impl History {
         if let Some((_, before @ None)) = self.lost_marks.last_mut() {
             *before = Some(header.first);
         }
-        let jumps = header.generation.saturating_sub(published.generation);
-        let expected = published.tail + 1 + u64::from(jumps) * POSITION_JUMP;
+        let expected = after_jumps(published.tail + 1, published.generation, header.generation);
         if header.first != expected {
             self.holes.push((published.tail + 1, header.first - 1));
         }
@@ -221,10 +220,7 @@ impl History {
     /// Takes note of versions that would not be shown anyway, like a deletion that was purged, but of
     /// which it is not known what they superseded: that may be shown again.
     fn note_revenants(&mut self) {
-        let oldest = shown(&self.published).next();
-        let oldest =
-            oldest.and_then(|frame| Some(frame.first + u64::from(frame.live_from(0).next()?)));
-        let Some(oldest) = oldest else {
+        let Some(oldest) = shown(&self.published).next().and_then(FrameRef::first_live) else {
             return;
         };
         for position in self.nameless.range(oldest..) {

@@ -49,6 +49,12 @@ const UNSYNCED_BYTES_NUDGE: u64 = 8 << 20;
 pub(crate) const POSITION_JUMP: u64 = 1 << 24;
 const _: () = assert!(POSITION_JUMP >= 2 * UNSYNCED_RECORDS_MAX);
 
+/// Where a feed goes on in a log of one generation, whose newest commit was written in another one, with
+/// `next` following it.
+pub(crate) fn after_jumps(next: u64, written: u32, generation: u32) -> u64 {
+    next + u64::from(generation.saturating_sub(written)) * POSITION_JUMP
+}
+
 /// Where the leader appends. Guarded by a lock, which others than the leader take for moments only.
 struct Tail {
     segment: Arc<Segment>,
