@@ -138,6 +138,19 @@ impl Marker {
         remove().map_err(|error| Error::io("remove", &path, error))
     }
 
+    /// Checks that the backup in `dir` is whole, and still has its files.
+    ///
+    /// # Errors
+    /// [`Error::Unfinished`]; [`Error::Corrupt`].
+    pub(crate) fn check(&self, storage: &dyn Storage, dir: &Path) -> Result<()> {
+        if !self.whole {
+            return Err(Error::Unfinished {
+                path: dir.to_owned(),
+            });
+        }
+        self.check_files(storage, dir)
+    }
+
     /// Checks that the files of the backup in `dir` are there, and as long as they should be.
     pub(crate) fn check_files(&self, storage: &dyn Storage, dir: &Path) -> Result<()> {
         for (name, file) in &self.files {

@@ -39,12 +39,7 @@ pub(crate) fn restore(
     Marker::read(storage.as_ref(), from)?.ok_or_else(missing)?;
     let _lock = lock(storage.as_ref(), from)?;
     let marker = Marker::read(storage.as_ref(), from)?.ok_or_else(missing)?;
-    if !marker.whole {
-        return Err(Error::Unfinished {
-            path: from.to_owned(),
-        });
-    }
-    marker.check_files(storage.as_ref(), from)?;
+    marker.check(storage.as_ref(), from)?;
     if !is_empty(storage.as_ref(), to)? {
         return Err(Error::Occupied {
             path: to.to_owned(),

@@ -59,15 +59,14 @@ pub(crate) fn open(path: &Path, options: Options, opening: Opening) -> Result<Ar
     let dir = path.join(LOG_DIR);
     make_directories(storage, path, &dir, options.create)?;
     let lock = lock(storage, path)?;
-    let is_backup = match Marker::read(storage, path)? {
-        Some(marker) if !marker.whole && !opening.filled => {
-            return Err(Error::Unfinished {
-                path: path.to_owned(),
-            });
+    let marker = Marker::read(storage, path)?;
+    if let Some(marker) = &marker {
+        match opening.filled {
+            true => marker.check_files(storage, path)?,
+            false => marker.check(storage, path)?,
         }
-        Some(marker) => marker.check_files(storage, path).map(|()| true)?,
-        None => false,
-    };
+    }
+    let is_backup = marker.is_some();
     let keyring = Keyring::new(options.encryption.clone());
     let (mut segments, mut packs) = open_segments(storage, &dir, &keyring)?;
     let fresh = segments.is_empty() && packs.is_empty();

@@ -68,10 +68,14 @@ pub(crate) fn repair(options: Options, from: &Path, to: &Path) -> Result<Repaire
     let keyring = Keyring::new(options.encryption.clone());
     let mut damage = Vec::new();
     let mut files = files::Files::open(storage.as_ref(), &dir, &keyring, &mut damage)?;
-    files.are_all = is_filled(storage.as_ref(), from).unwrap_or_else(|error| {
-        damage.push(error);
-        false
+    // Where a backup, a restore or a repair was not finished, or has lost files since, some are missing.
+    let marker = Marker::read(storage.as_ref(), from);
+    let checked = marker.and_then(|marker| match marker {
+        Some(marker) => marker.check(storage.as_ref(), from),
+        None => Ok(()),
     });
+    files.are_all = checked.is_ok();
+    damage.extend(checked.err());
     let cipher = current(&keyring, &files.identity, to)?;
     let target = Target::begin(&storage, to, files.identity.store, Branch::default())?;
     copy_catalog(storage.as_ref(), from, to, &mut report.damage);
@@ -90,18 +94,6 @@ pub(crate) fn repair(options: Options, from: &Path, to: &Path) -> Result<Repaire
     drop(target);
     let _ = accept(options, to, true)?;
     Ok(report)
-}
-
-/// Whether nothing says that the directory was being filled, by a backup, a restore or a repair, and is
-/// without some of its files.
-fn is_filled(storage: &dyn Storage, dir: &Path) -> Result<bool> {
-    match Marker::read(storage, dir)? {
-        Some(marker) if marker.whole => marker.check_files(storage, dir).map(|()| true),
-        Some(_) => Err(Error::Unfinished {
-            path: dir.to_owned(),
-        }),
-        None => Ok(true),
-    }
 }
 
 /// Opening a catalog may change it, so the salvage reads a copy. The new store gets another one.
