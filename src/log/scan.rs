@@ -49,19 +49,18 @@ pub(crate) struct Scan {
     pub(crate) torn: bool,
 }
 
-/// Walks the log from `start`. `segments` are all segments in id order; what is missing of them
+/// Walks the log from `start`. `live` are the segments [`in_force`]; what is missing between them
 /// must have been retired, as the manifest says. Frames up to `durable` are known from elsewhere to
 /// be on stable storage.
 pub(crate) fn scan(
-    segments: &[Arc<Segment>],
+    live: &[(Arc<Segment>, Lsn)],
     manifest: &Manifest,
     start: LogPosition,
     durable: Lsn,
     defects: Defects,
 ) -> Result<Scan> {
-    let live = in_force(segments, manifest);
     let mut walk = Walk {
-        segments: &live,
+        segments: live,
         manifest,
         frames: Vec::new(),
         end: start,

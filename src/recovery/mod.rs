@@ -104,20 +104,21 @@ pub(crate) fn open(path: &Path, options: Options, opening: Opening) -> Result<Ar
         false => Packed::default(),
     };
     contents.state.append(&mut packed.state);
-    let start = start_of_scan(&segments, manifest, &dir, &catalog.root, derived)?;
-    let scan = scan(&segments, manifest, start, durable, options.defects)?;
+    let root = (!derived).then_some(&catalog.root);
+    let live = in_force(&segments, manifest);
+    let start = start_of_scan(&segments, &live, manifest, &dir, root)?;
+    let scan = scan(&live, manifest, start, durable, options.defects)?;
     let mut generation = segments
         .iter()
         .map(|s| s.header.generation)
         .max()
         .unwrap_or_default();
-    let root = (!derived).then_some(&catalog.root);
     let closed = was_closed(&scan, &segments, generation, root);
     let (mut frames, mut end) = (scan.frames.clone(), scan.end);
     if !fresh && (scan.torn || !closed || is_backup) {
         generation += if is_backup { BRANCH_GENERATIONS } else { 1 };
         if !options.defects.has(Defect::TrustPageCache) {
-            let files = (&mut segments, manifest);
+            let files = (&mut segments, live.as_slice());
             (frames, end) = relocate(&options, &dir, files, &scan, generation, &cipher)?;
         }
     }
@@ -244,16 +245,17 @@ pub(crate) fn current(keyring: &Keyring, identity: &Identity, path: &Path) -> Re
     cipher.map_err(|error| Error::io("get random numbers for", path, error))
 }
 
-/// Where the scan begins: where the catalog says, or at the very beginning.
+/// Where the scan begins: where the catalog says, if there is one, or at the very beginning. `live` are
+/// the segments in force.
 fn start_of_scan(
     segments: &[Arc<Segment>],
+    live: &[(Arc<Segment>, Lsn)],
     manifest: &Manifest,
     dir: &Path,
-    root: &RootRow,
-    derived: bool,
+    root: Option<&RootRow>,
 ) -> Result<LogPosition> {
-    let position = root.position();
-    if !derived && position.segment != SegmentId(0) {
+    let saved = root.map(RootRow::position);
+    if let Some(position) = saved.filter(|position| position.segment != SegmentId(0)) {
         // It may have been superseded whole, and removed, since the catalog was saved.
         if segments
             .iter()
@@ -276,7 +278,6 @@ fn start_of_scan(
     };
     // A recovery that was cut short may have put away the first of several that one later segment
     // supersedes.
-    let live = in_force(segments, manifest);
     match live.first().map(|(first, _)| first).filter(goes_on) {
         Some(first) => Ok(LogPosition {
             segment: first.id(),

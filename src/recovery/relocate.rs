@@ -9,8 +9,7 @@ use crate::error::{Error, Result};
 use crate::log::commit::segment_nonce;
 use crate::log::format::{SEGMENT_HEADER_LEN, SegmentHeader};
 use crate::log::frame::Head;
-use crate::log::manifest::Manifest;
-use crate::log::scan::{Scan, Scanned, in_force};
+use crate::log::scan::{Scan, Scanned};
 use crate::log::segment::{Segment, Site};
 use crate::log::{LogPosition, Lsn, SegmentId};
 use crate::options::Options;
@@ -24,7 +23,7 @@ use crate::storage::Storage;
 pub(super) fn relocate(
     options: &Options,
     dir: &Path,
-    (segments, manifest): (&mut Files, &Manifest),
+    (segments, live): (&mut Files, &[(Arc<Segment>, Lsn)]),
     scan: &Scan,
     generation: u64,
     current: &Cipher,
@@ -102,7 +101,7 @@ pub(super) fn relocate(
             sum,
         });
     }
-    put_away(storage, dir, (segments, manifest), cut)?;
+    put_away(storage, dir, (segments, live), cut)?;
     segments.push(segment);
     Ok((
         frames,
@@ -120,10 +119,9 @@ pub(super) fn relocate(
 fn put_away(
     storage: &dyn Storage,
     dir: &Path,
-    (segments, manifest): (&mut Files, &Manifest),
+    (segments, live): (&mut Files, &[(Arc<Segment>, Lsn)]),
     cut: LogPosition,
 ) -> Result<()> {
-    let live = in_force(segments, manifest);
     let counts: Vec<SegmentId> = live.iter().map(|(segment, _)| segment.id()).collect();
     let keep =
         |segment: &Arc<Segment>| segment.id() <= cut.segment && counts.contains(&segment.id());
