@@ -105,10 +105,7 @@ impl Log {
                 return Error::failure("remove", &segment.path, error);
             }
         }
-        match self.storage.sync_dir(&self.dir) {
-            Ok(()) => error,
-            Err(error) => Error::failure("sync directory", &self.dir, error),
-        }
+        self.site().sync_names().err().unwrap_or(error)
     }
 
     /// One gathered write per segment.
