@@ -556,35 +556,44 @@ fn what_is_damaged_is_let_go_of_only_as_a_whole() {
     assert_eq!((feed.count().unwrap(), feed.size().unwrap()), (0, 0));
 }
 
+/// A store of which nothing is synced but the first commit.
+fn open_relaxed(disk: &MemoryStorage) -> Result<Store> {
+    let relaxed = Durability::Relaxed {
+        interval: Duration::from_secs(3600),
+    };
+    options(disk).durability(relaxed).open(STORE)
+}
+
+/// Opens a copy of a store until it is stopped; what that leaves, and whether it came to its end.
+fn cut_short(disk: &MemoryStorage, operations: u64) -> (MemoryStorage, bool) {
+    let disk = disk.crash(Survivors::All);
+    disk.stop_at(disk.operations() + operations);
+    let whole = open_relaxed(&disk).is_ok();
+    (disk.crash(Survivors::All), whole)
+}
+
+fn ids(store: &Store) -> Vec<String> {
+    let records = store.feed("c", "m").unwrap().records(None);
+    records.map(|record| record.unwrap().id).collect()
+}
+
 /// Whatever a recovery was at when it was cut short, the next one finds what the first one found,
 /// and leaves nothing behind that it has superseded.
 #[test]
 fn a_recovery_that_is_cut_short_anywhere_loses_nothing_that_was_there() {
-    let open = |disk: &MemoryStorage| {
-        let relaxed = Durability::Relaxed {
-            interval: Duration::from_secs(3600),
-        };
-        options(disk).durability(relaxed).open(STORE)
-    };
     // Nobody vouches for the only commit, whose segment goes then, or for all but the first one.
-    for (ids, segments_max) in [(&["a"][..], 2), (&["a", "b", "c", "d"], 3)] {
+    for (saved, segments_max) in [(&["a"][..], 2), (&["a", "b", "c", "d"], 3)] {
         let disk = MemoryStorage::new();
-        let store = open(&disk).unwrap();
+        let store = open_relaxed(&disk).unwrap();
         let feed = store.feed("c", "m").unwrap();
-        for id in ids {
+        for id in saved {
             let _ = feed.batch_save_raw(&[(id, "1")]).unwrap();
         }
         for operation in 0.. {
-            let first = disk.crash(Survivors::All);
-            first.stop_at(first.operations() + operation);
-            let whole = open(&first).is_ok();
-            let second = first.crash(Survivors::All);
-            let store = open(&second).unwrap();
-            let feed = store.feed("c", "m").unwrap();
-            let records = feed.records(None).map(|record| record.unwrap().id);
-            let found: Vec<_> = records.collect();
-            assert_eq!(found, ids, "cut short at {operation}");
-            let names = second.files().into_iter().map(|(path, _)| path);
+            let (left, whole) = cut_short(&disk, operation);
+            let store = open_relaxed(&left).unwrap();
+            assert_eq!(ids(&store), saved, "cut short at {operation}");
+            let names = left.files().into_iter().map(|(path, _)| path);
             let segments = names.filter(|path| path.extension().is_some_and(|end| end == "seg"));
             assert!(segments.count() <= segments_max, "cut short at {operation}");
             if whole {
@@ -598,25 +607,8 @@ fn a_recovery_that_is_cut_short_anywhere_loses_nothing_that_was_there() {
 /// away when the power failed again, and without a catalog the next one was taken for the beginning.
 #[test]
 fn recoveries_that_are_cut_short_one_after_another_lose_nothing() {
-    let open = |disk: &MemoryStorage| {
-        let relaxed = Durability::Relaxed {
-            interval: Duration::from_secs(3600),
-        };
-        options(disk).durability(relaxed).open(STORE)
-    };
-    /// Opens the store until it is stopped; what that leaves, and whether it came to its end.
-    fn cut_short(
-        disk: &MemoryStorage,
-        operations: u64,
-        open: impl Fn(&MemoryStorage) -> Result<Store>,
-    ) -> (MemoryStorage, bool) {
-        let disk = disk.crash(Survivors::All);
-        disk.stop_at(disk.operations() + operations);
-        let whole = open(&disk).is_ok();
-        (disk.crash(Survivors::All), whole)
-    }
     let disk = MemoryStorage::new();
-    let store = open(&disk).unwrap();
+    let store = open_relaxed(&disk).unwrap();
     let feed = store.feed("c", "m").unwrap();
     let _ = feed.batch_save_raw(&[("kept", "1")]).unwrap();
     // In a segment of its own, of which only the name is left.
@@ -625,13 +617,12 @@ fn recoveries_that_are_cut_short_one_after_another_lose_nothing() {
     left.remove(&Path::new(STORE).join("catalog.redb")).unwrap();
     left.sync_dir(Path::new(STORE)).unwrap();
     for one in 0.. {
-        let (first, first_is_whole) = cut_short(&left, one, open);
+        let (first, first_is_whole) = cut_short(&left, one);
         for other in 0.. {
-            let (second, second_is_whole) = cut_short(&first, other, open);
-            let store = open(&second).unwrap_or_else(|error| panic!("{one}, {other}: {error}"));
-            let records = store.feed("c", "m").unwrap().records(None);
-            let found: Vec<_> = records.map(|record| record.unwrap().id).collect();
-            assert_eq!(found, ["kept"], "cut short at {one}, then at {other}");
+            let (second, second_is_whole) = cut_short(&first, other);
+            let opened = open_relaxed(&second);
+            let store = opened.unwrap_or_else(|error| panic!("{one}, {other}: {error}"));
+            assert_eq!(ids(&store), ["kept"], "cut short at {one}, then at {other}");
             if second_is_whole {
                 break;
             }

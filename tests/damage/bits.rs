@@ -121,21 +121,29 @@ fn acknowledged_frames_are_missed_in_their_file_at_their_place() {
     assert!(missed > 20, "{missed}");
 }
 
-/// What a later commit vouches for is no torn tail: the damage costs that record, and nothing else.
-#[test]
-fn a_damaged_payload_of_an_acknowledged_commit_is_told_of_that_record_alone() {
-    const PATH: &str = "/s/log/0000000001.seg";
+const FIRST_SEGMENT: &str = "/s/log/0000000001.seg";
+
+/// A disk with a store that is open and has made a commit of each record, and the log's only segment.
+fn committed(records: [(&str, &str); 2]) -> (MemoryStorage, Vec<u8>) {
     let disk = MemoryStorage::new();
     let store = options(&disk).open(STORE).unwrap();
     let feed = store.feed("c", "m").unwrap();
-    let _ = feed.batch_save_raw(&[("a", "damaged")]).unwrap();
-    let _ = feed.batch_save_raw(&[("b", "intact")]).unwrap();
-    let copy = disk.crash(Survivors::All);
-    let mut bytes = copy.read_file(PATH).unwrap();
+    for record in records {
+        let _ = feed.batch_save_raw(&[record]).unwrap();
+    }
+    let left = disk.crash(Survivors::All);
+    let bytes = left.read_file(FIRST_SEGMENT).unwrap();
+    (left, bytes)
+}
+
+/// What a later commit vouches for is no torn tail: the damage costs that record, and nothing else.
+#[test]
+fn a_damaged_payload_of_an_acknowledged_commit_is_told_of_that_record_alone() {
+    let (disk, mut bytes) = committed([("a", "damaged"), ("b", "intact")]);
     let at = bytes.windows(7).position(|bytes| bytes == b"damaged");
     bytes[at.unwrap()] ^= 1;
-    copy.write_file(PATH, &bytes).unwrap();
-    let store = options(&copy).open(STORE).unwrap();
+    disk.write_file(FIRST_SEGMENT, &bytes).unwrap();
+    let store = options(&disk).open(STORE).unwrap();
     let feed = store.feed("c", "m").unwrap();
     let page = feed.get(&["b"]).unwrap();
     let found: Vec<_> = page.iter().map(|record| record.payload).collect();
@@ -146,18 +154,12 @@ fn a_damaged_payload_of_an_acknowledged_commit_is_told_of_that_record_alone() {
 /// A crash may leave a file shorter than what was appended to it.
 #[test]
 fn a_last_frame_that_its_file_ends_in_is_a_torn_tail() {
-    const PATH: &str = "/s/log/0000000001.seg";
-    let disk = MemoryStorage::new();
-    let store = options(&disk).open(STORE).unwrap();
-    let feed = store.feed("c", "m").unwrap();
-    let _ = feed.batch_save_raw(&[("a", "whole")]).unwrap();
-    let _ = feed.batch_save_raw(&[("b", "cut")]).unwrap();
-    let bytes = disk.read_file(PATH).unwrap();
+    let (disk, bytes) = committed([("a", "whole"), ("b", "cut")]);
     let end = bytes.windows(3).position(|bytes| bytes == b"cut").unwrap() + 3;
     let start = bytes[..end].windows(4).rposition(|bytes| bytes == b"HWFR");
     for len in start.unwrap()..end {
         let copy = disk.crash(Survivors::All);
-        copy.write_file(PATH, &bytes[..len]).unwrap();
+        copy.write_file(FIRST_SEGMENT, &bytes[..len]).unwrap();
         let store = options(&copy).open(STORE).unwrap();
         let feed = store.feed("c", "m").unwrap();
         let ids: Vec<_> = feed

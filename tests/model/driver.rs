@@ -31,6 +31,11 @@ pub const FEEDS: usize = NAMES.len();
 pub const RUN_FEEDS: usize = 2;
 pub const SYNCS: [&str; 2] = ["sync", "other"];
 
+pub fn feed_of(store: &Store, feed: FeedNo) -> Result<Feed> {
+    let (connection, model, variant) = NAMES[feed];
+    store.feed_variant(connection, model, variant)
+}
+
 pub fn sync_key(sync: SyncNo) -> SyncKey {
     SyncKey::new("c", SYNCS[sync], "").unwrap()
 }
@@ -167,8 +172,7 @@ impl Driver {
     }
 
     pub fn try_feed(&self, feed: FeedNo) -> Result<Feed> {
-        let (connection, model, variant) = NAMES[feed];
-        self.store.feed_variant(connection, model, variant)
+        feed_of(&self.store, feed)
     }
 
     /// The feed as a run, or somebody else, writes to it; `None` when it cannot be had.

@@ -8,7 +8,7 @@ use highwater::storage::{Clock, Fault, MemoryStorage, Survivors};
 use highwater::{Error, Result, RunOptions, Store, Sweep};
 
 use crate::checker::{feed_agrees, status_of, syncs_agree};
-use crate::driver::{Driver, NAMES, PATH, SYNCS, Trust, sync_key};
+use crate::driver::{Driver, FEEDS, NAMES, PATH, SYNCS, Trust, feed_of, sync_key};
 use crate::reader::Reader;
 use crate::reference::{FeedNo, Model, ModelFeed, Status, SyncNo};
 
@@ -235,7 +235,7 @@ impl Driver {
     /// everything was removed from one that was emptied as a whole.
     fn times_agree(&self, probe: &MemoryStorage, model: &Model) -> Result<bool> {
         let now = self.clock.now_micros();
-        for (feed, (connection, name, variant)) in NAMES.into_iter().enumerate() {
+        for feed in 0..FEEDS {
             let next = |model: &Model| {
                 let known = model.feeds.get(&feed).map_or(0, |feed| feed.time);
                 now.max(known + 1)
@@ -246,7 +246,7 @@ impl Driver {
                 continue;
             }
             let written = self.on_copy(probe, |store| {
-                let feed = store.feed_variant(connection, name, variant)?;
+                let feed = feed_of(store, feed)?;
                 let _ = feed.batch_save_raw(&[("next", "1")])?;
                 feed.get(&["next"])
             })?;
@@ -317,10 +317,9 @@ impl Driver {
         let swept = self.on_copy(probe, |store| {
             let begin = |sync| store.begin_run(&sync_key(sync), RunOptions::new());
             let run = sync.map(begin).transpose()?;
-            let (connection, name, variant) = NAMES[feed];
             let feed = match &run {
-                Some(run) => run.feed(name)?,
-                None => store.feed_variant(connection, name, variant)?,
+                Some(run) => run.feed(NAMES[feed].1)?,
+                None => feed_of(store, feed)?,
             };
             // A refusal says that there is no such window.
             Ok(feed.track_deletes_end(&Sweep::new().return_ids(true)))

@@ -4,27 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use highwater::storage::{MemoryStorage, Survivors};
-use highwater::{
-    Cursor, Error, Expected, Feed, List, Lost, Oldest, OwnedRecord, Repaired, Result, Store,
-};
+use highwater::{Cursor, Error, Expected, Feed, List, Lost, Oldest, OwnedRecord, Result, Store};
 use proptest::prelude::*;
 use serde_json::json;
 
 use crate::world::{
-    BACKUP, CATALOG, RESTORED, STORE, View, change, contents, feed, files, frames_of, options,
-    place_of, records, save, verify, view,
+    BACKUP, CATALOG, FRAME_HEADER_LEN, RESTORED, STORE, View, change, feed, files, frames_of,
+    options, place_of, records, repaired, save, verify, view,
 };
-
-const FRAME_HEADER_LEN: usize = 120;
-
-fn repaired(disk: &MemoryStorage) -> (Store, Repaired) {
-    let before: Vec<_> = contents(disk);
-    let report = options(disk).repair(STORE, RESTORED).unwrap();
-    assert!(contents(disk) == before, "the damaged store was changed");
-    let store = options(disk).create(false).open(RESTORED).unwrap();
-    verify(&store);
-    (store, report)
-}
 
 fn after(feed: &Feed, cursor: Cursor) -> Result<Vec<String>> {
     let page = feed.list(&List::new().after(cursor))?;

@@ -8,8 +8,8 @@ use highwater::{Cursor, Error, Expected, List, Lost, Repaired, Store};
 use serde_json::json;
 
 use crate::world::{
-    CATALOG, RESTORED, STORE, View, change, contents, feed, files, frames_of, options, place_of,
-    records, save, verify, view,
+    CATALOG, FRAME_HEADER_LEN, RESTORED, STORE, View, change, contents, feed, files, frames_of,
+    options, place_of, records, save, verify, view,
 };
 
 const SURVIVORS: [Survivors; 8] = [
@@ -90,7 +90,7 @@ fn harm(disk: &MemoryStorage, damage: Damage) {
             in_frame(0);
             disk.remove_file(CATALOG).unwrap();
         }
-        Damage::FrameContent => in_frame(120),
+        Damage::FrameContent => in_frame(FRAME_HEADER_LEN),
         Damage::Segment => disk.remove_file(middle(".seg")).unwrap(),
         Damage::Pack => disk.remove_file(middle(".pack")).unwrap(),
         Damage::Catalog => change(disk, CATALOG, |bytes| bytes[..600].fill(0xaa)),

@@ -10,11 +10,9 @@ use highwater::{
 use serde_json::json;
 
 use crate::world::{
-    BACKUP, CATALOG, RESTORED, STORE, View, change, feed, files, frames_of, options, save, verify,
-    view,
+    BACKUP, CATALOG, FRAME_HEADER_LEN, RESTORED, STORE, View, change, feed, files, frames_of,
+    options, repaired, save, view,
 };
-
-const FRAME_HEADER_LEN: usize = 120;
 
 /// A frame of the log: its file, and where it is in there.
 type Place = (String, usize);
@@ -103,10 +101,7 @@ impl Logged {
                 bytes[at + within..at + within + 8].fill(0xaa);
             });
         }
-        let report = options(&disk).repair(STORE, RESTORED).unwrap();
-        let store = options(&disk).create(false).open(RESTORED).unwrap();
-        verify(&store);
-        (store, report)
+        repaired(&disk)
     }
 
     fn expected(&self) -> &View {
@@ -343,8 +338,7 @@ fn a_record_that_comes_back_for_a_damaged_deletion_is_told() {
         disk.remove_file(CATALOG).unwrap();
         let (path, at) = frames(&disk)[deletion].clone();
         change(&disk, &path, |bytes| bytes[at + FRAME_HEADER_LEN] ^= 1);
-        let report = options(&disk).repair(STORE, RESTORED).unwrap();
-        let store = options(&disk).create(false).open(RESTORED).unwrap();
+        let (store, report) = repaired(&disk);
         if resaved {
             assert_eq!(view(&store), expected);
             assert!(report.is_complete(), "{:?}", report.lost);

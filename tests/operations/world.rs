@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use highwater::storage::{ManualClock, MemoryStorage, Storage};
-use highwater::{Feed, List, Options, OwnedRecord, Result, Store};
+use highwater::{Feed, List, Options, OwnedRecord, Repaired, Result, Store};
 
 const FRAME_MAGIC: &[u8] = b"HWFR";
+pub(crate) const FRAME_HEADER_LEN: usize = 120;
 
 pub(crate) const STORE: &str = "/s";
 pub(crate) const CATALOG: &str = "/s/catalog.redb";
@@ -106,4 +107,14 @@ pub(crate) fn frames_of(bytes: &[u8]) -> Vec<usize> {
 pub(crate) fn verify(store: &Store) {
     let report = store.verify(|_, _| {}).unwrap();
     assert!(report.is_clean(), "{:?}", report.damage);
+}
+
+/// Repairs the store, which must stay as it is, into a new one.
+pub(crate) fn repaired(disk: &MemoryStorage) -> (Store, Repaired) {
+    let before: Vec<_> = contents(disk);
+    let report = options(disk).repair(STORE, RESTORED).unwrap();
+    assert!(contents(disk) == before, "the damaged store was changed");
+    let store = options(disk).create(false).open(RESTORED).unwrap();
+    verify(&store);
+    (store, report)
 }
