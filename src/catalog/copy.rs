@@ -1,12 +1,13 @@
-//! A copy of a catalog, row by row, as of one moment.
+//! Copies of a catalog, row by row, as of one moment.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::ReadableDatabase;
+use redb::{ReadTransaction, ReadableDatabase, TableError, WriteTransaction};
 
-use super::reseal::name_key;
+use super::rewrite::name_key;
 use super::{Catalog, FEEDS, FRAMES, MANIFEST_KEY, ROOT, ROOT_KEY, SHELF_KEY, STATE, Shelf, rows};
+use crate::encryption::Cipher;
 use crate::error::{Error, Result};
 use crate::log::manifest::Manifest;
 use crate::storage::Storage;
@@ -30,15 +31,9 @@ impl Catalog {
         let named = self.run(|from, cipher| {
             let from = from.begin_read()?;
             let transaction = to.begin_write()?;
-            let mut named = Some(Named::default());
-            for table in [ROOT, FEEDS, FRAMES, STATE] {
-                let mut copied = transaction.open_table(table.definition())?;
-                let original = from.open_table(table.definition())?;
-                // Nothing that is damaged is handed on.
-                let whole = table.copy(cipher, &original, &mut copied)?;
-                named = named.filter(|_| whole);
-            }
-            name_key(&transaction, cipher)?;
+            // Nothing that is damaged is handed on.
+            let whole = copy_rows((&from, cipher), (&transaction, cipher))?;
+            let mut named = whole.then(Named::default);
             let root = from.open_table(ROOT.definition())?;
             let read = |key: &[u8]| -> Result<Option<Vec<u8>>, redb::Error> {
                 let value = ROOT.get(cipher, &root, key)?;
@@ -61,4 +56,25 @@ impl Catalog {
             None => Err(Error::corrupt(&self.path, 0, "the catalog's rows")),
         }
     }
+}
+
+/// Copies what is under one cipher to where it is under another, or the same; false when a row is
+/// damaged.
+pub(super) fn copy_rows(
+    (from, cipher): (&ReadTransaction, &Cipher),
+    (to, to_cipher): (&WriteTransaction, &Cipher),
+) -> Result<bool, redb::Error> {
+    for kept in [ROOT, FEEDS, FRAMES, STATE] {
+        let mut copied = to.open_table(kept.definition())?;
+        let original = match from.open_table(kept.definition()) {
+            // Nothing was ever saved.
+            Err(TableError::TableDoesNotExist(_)) => continue,
+            original => original?,
+        };
+        if !kept.copy((&original, cipher), (&mut copied, to_cipher))? {
+            return Ok(false);
+        }
+    }
+    name_key(to, to_cipher)?;
+    Ok(true)
 }

@@ -8,13 +8,15 @@
 mod backend;
 mod check;
 mod copy;
-mod reseal;
+mod rewrite;
 pub(crate) mod rows;
 mod vault;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase};
@@ -22,7 +24,7 @@ use redb::{Database, ReadableDatabase};
 pub(crate) use rows::{FeedRow, RootRow};
 
 use crate::catalog::backend::Backend;
-use crate::catalog::reseal::{TEMPORARY_NAME, name_key};
+use crate::catalog::rewrite::{TEMPORARY_NAME, name_key};
 use crate::catalog::vault::{Kept, Sums};
 use crate::cursor::StreamId;
 use crate::encryption::{Cipher, key_id, same_key};
@@ -58,6 +60,7 @@ const CACHE_BYTES: usize = 4 << 20;
 /// The open catalog of a store.
 pub(crate) struct Catalog {
     storage: Arc<dyn Storage>,
+    dir: PathBuf,
     path: PathBuf,
     cipher: Cipher,
     /// `None` after a failure, until the next use opens it again.
@@ -65,6 +68,8 @@ pub(crate) struct Catalog {
     pub(crate) root: RootRow,
     /// Set while a save may have failed: the next one writes everything that is in memory.
     pub(crate) stale: bool,
+    /// Whether the file's name is on stable storage.
+    named: bool,
     /// Set when the store is closed: the file may be another opener's by now.
     disconnected: bool,
 }
@@ -180,10 +185,10 @@ impl Catalog {
         {
             return Ok(None);
         }
-        let mut catalog = Self::at(storage, Self::path_in(dir), None);
+        let mut catalog = Self::at(storage, dir, FILE_NAME, None);
         let read = catalog
             .connect(OpenMode::Existing)
-            .and_then(|()| catalog.read(dir, ciphers));
+            .and_then(|closed| catalog.read(closed, ciphers));
         match read {
             Err(error @ Error::UnknownFormat { .. }) => Err(error),
             Ok(Some(contents)) if catalog.root.store == store => Ok(Some((catalog, contents))),
@@ -193,20 +198,29 @@ impl Catalog {
         }
     }
 
-    fn at(storage: &Arc<dyn Storage>, path: PathBuf, cipher: Cipher) -> Self {
+    fn at(storage: &Arc<dyn Storage>, dir: &Path, name: &str, cipher: Cipher) -> Self {
         Self {
             storage: storage.clone(),
-            path,
+            dir: dir.to_owned(),
+            path: dir.join(name),
             cipher,
             database: None,
             root: RootRow::default(),
             stale: false,
+            named: true,
             disconnected: false,
         }
     }
 
+    fn sync_name(&mut self) -> Result<()> {
+        let synced = self.storage.sync_dir(&self.dir);
+        synced.map_err(|error| Error::io("sync directory", &self.dir, error))?;
+        self.named = true;
+        Ok(())
+    }
+
     /// Finds out which cipher it is under, and reads it; `None` when something is wrong.
-    fn read(&mut self, dir: &Path, ciphers: &[Cipher]) -> Result<Option<Contents>> {
+    fn read(&mut self, closed: bool, ciphers: &[Cipher]) -> Result<Option<Contents>> {
         let sealed = self.sealed_under()?;
         let Some(cipher) = ciphers.iter().find(|cipher| key_id(cipher) == sealed) else {
             return Ok(None);
@@ -216,10 +230,12 @@ impl Catalog {
             return Ok(None);
         };
         if let Some(current) = ciphers.first().filter(|current| !same_key(current, cipher)) {
-            if !self.reseal(dir, current)? {
+            if !self.rewrite(current)? {
                 return Ok(None);
             }
             contents.shelf = Shelf::default();
+        } else if !closed && !self.renew()? {
+            return Ok(None);
         }
         Ok(Some(contents))
     }
@@ -231,19 +247,16 @@ impl Catalog {
         store: [u8; 16],
         cipher: &Cipher,
     ) -> Result<Self> {
-        let path = Self::path_in(dir);
         remove(storage, dir, &[FILE_NAME, TEMPORARY_NAME])?;
-        let mut catalog = Self::at(storage, path, cipher.clone());
+        let mut catalog = Self::at(storage, dir, FILE_NAME, cipher.clone());
         (catalog.root, catalog.stale) = (RootRow::of(store), true);
         catalog.connect(OpenMode::CreateNew)?;
-        catalog
-            .storage
-            .sync_dir(dir)
-            .map_err(|error| Error::io("sync directory", dir, error))?;
+        catalog.sync_name()?;
         Ok(catalog)
     }
 
-    fn connect(&mut self, mode: OpenMode) -> Result<()> {
+    /// Opens the file. False when it was not closed after what was saved last.
+    fn connect(&mut self, mode: OpenMode) -> Result<bool> {
         if self.disconnected {
             return Err(Error::Closed);
         }
@@ -251,13 +264,16 @@ impl Catalog {
             .storage
             .open(&self.path, mode)
             .map_err(|error| Error::io("open", &self.path, error))?;
+        let closed = Rc::new(Cell::new(true));
+        let seen = closed.clone();
         let database = self.guard(|| {
             let mut builder = Database::builder();
             builder.set_cache_size(CACHE_BYTES);
+            builder.set_repair_callback(move |_| seen.set(false));
             Ok(builder.create_with_backend(Backend(file))?)
         })?;
         self.database = Some(Guarded(Some(database)));
-        Ok(())
+        Ok(closed.get())
     }
 
     /// Runs redb code.
@@ -291,8 +307,12 @@ impl Catalog {
         &mut self,
         run: impl FnOnce(&Database, &Cipher) -> Result<T, redb::Error>,
     ) -> Result<T> {
-        if self.database.is_none() {
-            self.connect(OpenMode::Existing)?;
+        if self.database.is_none() && !self.connect(OpenMode::Existing)? && !self.renew()? {
+            self.database = None;
+            return Err(self.broken());
+        }
+        if !self.named {
+            self.sync_name()?;
         }
         let database = self.database()?;
         let result = self.guard(|| run(database, &self.cipher));

@@ -69,20 +69,19 @@ impl Kept {
         Ok(Some(rows))
     }
 
-    /// Copies all rows as they are stored; false when one is damaged.
+    /// Copies all rows into a table under another cipher or the same; false when one is damaged.
     pub(crate) fn copy(
         self,
-        cipher: &Cipher,
-        from: &impl ReadableTable<&'static [u8], &'static [u8]>,
-        to: &mut Bytes<'_>,
+        (from, cipher): (&impl ReadableTable<&'static [u8], &'static [u8]>, &Cipher),
+        (to, to_cipher): (&mut Bytes<'_>, &Cipher),
     ) -> Result<bool, redb::Error> {
         for stored in from.iter()? {
             let (key, value) = stored?;
             let row = self.row(cipher, key.value(), value.value());
-            if row.is_none_or(|(key, value)| rows::open(&key, &value).is_none()) {
-                return Ok(false);
-            }
-            to.insert(key.value(), value.value())?;
+            match row.filter(|(key, value)| rows::open(key, value).is_some()) {
+                Some((key, value)) => self.insert(to_cipher, to, &key, &value)?,
+                None => return Ok(false),
+            };
         }
         Ok(true)
     }

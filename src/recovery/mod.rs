@@ -177,14 +177,14 @@ fn make_directories(storage: &dyn Storage, path: &Path, dir: &Path, create: bool
     if !create {
         // Before the lock file is made: there must be no trace of a look at nothing.
         let listed = storage.list(dir);
-        return listed
-            .map(drop)
-            .map_err(|error| Error::io("open", path, error));
+        listed.map_err(|error| Error::io("open", path, error))?;
+    } else {
+        for dir in [path, dir] {
+            let created = storage.create_dir_all(dir);
+            created.map_err(|error| Error::io("create", dir, error))?;
+        }
     }
-    for dir in [path, dir] {
-        let created = storage.create_dir_all(dir);
-        created.map_err(|error| Error::io("create", dir, error))?;
-    }
+    // Also for names that were changed by an opener before this one, and not synced.
     let synced = storage.sync_dir(path);
     synced.map_err(|error| Error::io("sync directory", path, error))
 }

@@ -108,7 +108,7 @@ fn given(name: &str) -> Option<u64> {
 }
 
 /// Seeds that failed once, each with what it has found.
-const KEPT: [(u64, &str); 7] = [
+const KEPT: [(u64, &str); 8] = [
     (2595, "a catalog that took nothing more after a failed read"),
     (
         301_085,
@@ -133,6 +133,10 @@ const KEPT: [(u64, &str); 7] = [
     (
         10_050_402,
         "a write to a replacement that was lost, called damage",
+    ),
+    (
+        30_084_336,
+        "a catalog saved upon what a failed sync had dropped",
     ),
 ];
 

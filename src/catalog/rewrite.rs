@@ -1,10 +1,10 @@
-//! Which key a catalog is under, and changing that.
-
-use std::path::Path;
+//! Writing a catalog anew, in a file of its own: under another key, or because nobody knows what of
+//! its file is on stable storage.
 
 use redb::{ReadableDatabase, TableDefinition, TableError, WriteTransaction};
 
-use super::{Catalog, FEEDS, FRAMES, ROOT, STATE, remove};
+use super::copy::copy_rows;
+use super::{Catalog, remove};
 use crate::encryption::{Cipher, KeyId};
 use crate::error::{Error, Result};
 use crate::storage::OpenMode;
@@ -12,7 +12,7 @@ use crate::storage::OpenMode;
 /// The id of the key that all rows of the other tables are sealed under, in the clear.
 const KEY_ID: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("key");
 const KEY_ID_KEY: &[u8] = b"key";
-/// The name of the catalog's file while it is being sealed anew.
+/// The name of the catalog's file while it is being written.
 pub(super) const TEMPORARY_NAME: &str = "catalog.redb.tmp";
 
 impl Catalog {
@@ -30,44 +30,54 @@ impl Catalog {
         })
     }
 
-    /// Copies all rows into a file under another cipher, which takes the place of this one when it
-    /// is whole and on stable storage; false when a row is damaged. What a file under the old key
-    /// has in pages that are free would stay there for ever.
-    pub(super) fn reseal(&mut self, dir: &Path, cipher: &Cipher) -> Result<bool> {
+    /// Puts a copy in the place of a file that was not closed after what was saved last; false when a
+    /// row is damaged.
+    ///
+    /// A sync that failed may have dropped what it was to make durable, and left it readable: redb
+    /// finds all as it should be, saves more in the same file, and after a power failure there are
+    /// older pages in the middle of its tree. What was read into a file of its own and synced with it
+    /// does not change any more. On a full disk the file has to do as it is.
+    pub(super) fn renew(&mut self) -> Result<bool> {
+        match self.rewrite(&self.cipher.clone()) {
+            Err(Error::DiskFull { .. }) => {
+                let _ = remove(&self.storage, &self.dir, &[TEMPORARY_NAME]);
+                if self.database.is_none() {
+                    self.connect(OpenMode::Existing)?;
+                }
+                Ok(true)
+            }
+            renewed => renewed,
+        }
+    }
+
+    /// Copies all rows into a file under a cipher, which takes the place of this one when it is whole
+    /// and on stable storage; false when a row is damaged, or the copy was not closed. What a file under an old key has in pages
+    /// that are free would stay there for ever.
+    pub(super) fn rewrite(&mut self, cipher: &Cipher) -> Result<bool> {
+        let dir = &self.dir;
         remove(&self.storage, dir, &[TEMPORARY_NAME])?;
-        let mut copy = Self::at(&self.storage, dir.join(TEMPORARY_NAME), cipher.clone());
+        let mut copy = Self::at(&self.storage, dir, TEMPORARY_NAME, cipher.clone());
         copy.connect(OpenMode::CreateNew)?;
         let (from, to) = (self.database()?, copy.database()?);
         let copied = copy.guard(|| {
             let (read, write) = (from.begin_read()?, to.begin_write()?);
-            for kept in [ROOT, FEEDS, FRAMES, STATE] {
-                let mut table = write.open_table(kept.definition())?;
-                let source = read.open_table(kept.definition())?;
-                let Some(rows) = kept.rows(&self.cipher, &source)? else {
-                    return Ok(false);
-                };
-                for (key, value) in rows {
-                    kept.insert(cipher, &mut table, &key, &value)?;
-                }
-            }
-            name_key(&write, cipher)?;
+            let copied = copy_rows((&read, &self.cipher), (&write, cipher))?;
             write.commit()?;
-            Ok(true)
+            Ok(copied)
         })?;
         // Both are closed before their files change names.
         copy.database = None;
-        self.database = None;
         if copied {
+            self.database = None;
+            self.named = false;
             self.storage
                 .rename(&copy.path, &self.path)
                 .map_err(|error| Error::io("rename", &copy.path, error))?;
-            self.storage
-                .sync_dir(dir)
-                .map_err(|error| Error::io("sync directory", dir, error))?;
+            self.sync_name()?;
             self.cipher = cipher.clone();
-            self.connect(OpenMode::Existing)?;
+            return self.connect(OpenMode::Existing);
         }
-        Ok(copied)
+        Ok(false)
     }
 }
 
