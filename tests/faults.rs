@@ -419,6 +419,29 @@ fn a_failed_sync_while_closing_is_no_clean_end() {
     }
 }
 
+/// Found by the simulation: a store that was recovered and closed without a new commit was not marked as
+/// closed, and damage of its newest commit was taken for the torn end of a crash.
+#[test]
+fn closing_after_a_recovery_vouches_for_what_was_recovered() {
+    let disk = MemoryStorage::new();
+    let store = options(&disk).open(STORE).unwrap();
+    let _ = step(&store, 0).unwrap();
+    store.close().unwrap();
+    let store = options(&disk).open(STORE).unwrap();
+    let _ = step(&store, 1).unwrap();
+    let killed = disk.crash(Survivors::All);
+    options(&killed).open(STORE).unwrap().close().unwrap();
+    let log = killed.files().into_iter().map(|(path, _)| path);
+    let newest = log.filter(|path| path.extension().is_some_and(|it| it == "seg"));
+    let newest = newest.max().unwrap();
+    // In the header of the first frame there.
+    killed.flip(&newest, 128 + 16, 1).unwrap();
+    let rebuilt = options(&killed.crash(Survivors::All)).rebuild(STORE);
+    assert!(matches!(rebuilt, Err(Error::Corrupt { .. })), "{rebuilt:?}");
+    let store = options(&killed).open(STORE).unwrap();
+    assert_eq!(plain(view(&store).unwrap()), views()[2]);
+}
+
 /// Found by the simulation: what a save of the catalog wrote, and a failed sync dropped, was still
 /// there when the store was opened after a kill, and was saved upon; the next power failure took older
 /// pages into the middle of the tree.

@@ -85,7 +85,7 @@ pub(crate) fn open(path: &Path, options: Options, opening: Opening) -> Result<Ar
         }
     };
     let derived = found.is_none();
-    let (catalog, mut contents) = match found {
+    let (mut catalog, mut contents) = match found {
         Some(found) => found,
         None => {
             let empty = Catalog::create(&options.storage, path, identity.store, &cipher)?;
@@ -117,6 +117,8 @@ pub(crate) fn open(path: &Path, options: Options, opening: Opening) -> Result<Ar
     let (mut frames, mut end) = (scan.frames.clone(), scan.end);
     if !fresh && (scan.torn || !closed || is_backup) {
         generation += if is_backup { BRANCH_GENERATIONS } else { 1 };
+        // Closed with nothing new, it is closed all the same: that is what vouches for the log's end.
+        catalog.root.clean = false;
         if !options.defects.has(Defect::TrustPageCache) {
             let files = (&mut segments, live.as_slice());
             (frames, end) = relocate(&options, &dir, files, &scan, generation, &cipher)?;

@@ -108,7 +108,7 @@ fn given(name: &str) -> Option<u64> {
 }
 
 /// Seeds that failed once, each with what it has found.
-const KEPT: [(u64, &str); 8] = [
+const KEPT: [(u64, &str); 9] = [
     (2595, "a catalog that took nothing more after a failed read"),
     (
         301_085,
@@ -137,6 +137,10 @@ const KEPT: [(u64, &str); 8] = [
     (
         30_084_336,
         "a catalog saved upon what a failed sync had dropped",
+    ),
+    (
+        41_007_865,
+        "a close after a recovery that vouched for nothing",
     ),
 ];
 
