@@ -33,14 +33,12 @@ impl FeedStats {
     pub(crate) fn of(feed: &FeedState, consumers: &[ConsumerInfo]) -> Self {
         let index_bytes = feed.memory.load(Ordering::Relaxed) as u64;
         let published = feed.published.read();
-        let frames = published.directory.frames();
-        let visible = frames.iter().filter(|frame| frame.first <= published.tail);
-        let shown: u64 = visible.map(|frame| u64::from(frame.live_count)).sum();
+        let shown = published.directory.live_through(published.tail);
         Self {
             live: published.live,
             live_bytes: published.live_bytes,
             deleted: shown.saturating_sub(published.live),
-            frames: frames.len() as u64,
+            frames: published.directory.frames().len() as u64,
             index_bytes,
             directory_bytes: published.directory.memory() as u64,
             consumers: consumers.len() as u64,

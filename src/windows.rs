@@ -220,7 +220,7 @@ pub(crate) fn unseen(
             let author = || frame.origin(position).author.sync;
             !own_records || marks.claimed_by(position).unwrap_or_else(author) == sync
         };
-        let frames = published.directory.frames().iter();
+        let frames = published.directory.iter();
         let frames = frames.take_while(|frame| frame.first <= window.start);
         let mut spans = Vec::new();
         for frame in frames.filter(|frame| frame.live_count > 0) {

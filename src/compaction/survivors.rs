@@ -43,17 +43,21 @@ impl<'a> Survivors<'a> {
         feed: &'a Arc<FeedState>,
         ids: &BTreeSet<SegmentId>,
     ) -> Result<Self> {
-        let published = feed.published.read();
-        let frames = published.directory.frames();
-        let sources = frames.iter().enumerate();
+        let (directory, tail, live, pruned_through) = {
+            let published = feed.published.read();
+            let pruned_through = published.marks.prunes.through();
+            let directory = published.directory.clone();
+            (directory, published.tail, published.live, pruned_through)
+        };
+        let sources = directory.iter().enumerate();
         let sources = sources.filter(|(_, frame)| ids.contains(&frame.segment));
-        let shown: u64 = frames.iter().map(|f| u64::from(f.live_count)).sum();
+        let shown = directory.live_through(tail);
         Ok(Self {
             engine,
             feed,
             sources: sources.map(|(at, frame)| (at, frame.clone())).collect(),
-            has_deleted: shown > published.live,
-            pruned_through: published.marks.prunes.through(),
+            has_deleted: shown > live,
+            pruned_through,
         })
     }
 

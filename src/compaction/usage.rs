@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::encryption::same_key;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::feed::directory::FrameRef;
+use crate::feed::directory::Directory;
 use crate::log::segment::Segment;
 use crate::log::{SegmentId, seal};
 
@@ -89,7 +89,7 @@ impl Usage {
             },
             ..Needed::default()
         };
-        engine.each_directory(|frames, pruned_through| known.add(frames, pruned_through))?;
+        engine.each_directory(|directory, pruned| known.add(directory, pruned))?;
         let covered = engine.catalog.lock().root.position().segment;
         let mut segments = engine.log.segments();
         let len = segments.iter().map(|segment| segment.len());
@@ -210,7 +210,7 @@ impl Plan {
 }
 
 impl Needed {
-    fn add(&mut self, frames: &[FrameRef], pruned_through: u64) {
+    fn add(&mut self, frames: &Directory, pruned_through: u64) {
         let shown = || frames.iter().filter(|frame| frame.live_count > 0);
         let live: u64 = shown().map(|frame| u64::from(frame.live_count)).sum();
         let count = shown().count();
@@ -219,7 +219,7 @@ impl Needed {
                 *self.scattered.entry(frame.segment).or_default() += 1;
             }
         }
-        for frame in frames {
+        for frame in frames.iter() {
             self.described += frame.described_len();
             *self.bytes.entry(frame.segment).or_default() +=
                 frame.needed_len(pruned_through, self.sealing);

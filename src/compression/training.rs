@@ -124,7 +124,7 @@ fn samples(engine: &Engine, feed: &Arc<FeedState>) -> Result<Vec<Vec<u8>>> {
         let wanted = (SAMPLE_BYTES as u64).div_ceil(average);
         let step = count.div_ceil(wanted) as usize;
         let tail = published.tail;
-        let frames = published.directory.frames().iter();
+        let frames = published.directory.iter();
         let mut spans = Vec::new();
         let mut skip = 0;
         for frame in frames.filter(|frame| frame.end() <= tail + 1) {

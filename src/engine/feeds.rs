@@ -8,7 +8,7 @@ use crate::catalog::FeedRow;
 use crate::cursor::{FIRST_EPOCH, FeedId, StreamId};
 use crate::error::Result;
 use crate::feed::FeedKey;
-use crate::feed::directory::FrameRef;
+use crate::feed::directory::Directory;
 use crate::feed::slot::FeedSlot;
 use crate::feed::state::{FeedState, Published};
 use crate::options::FeedOptions;
@@ -200,7 +200,7 @@ impl Engine {
     }
 
     /// Shows the frames of every feed, and up to where its payloads are pruned.
-    pub(crate) fn each_directory(&self, mut show: impl FnMut(&[FrameRef], u64)) -> Result<()> {
+    pub(crate) fn each_directory(&self, mut show: impl FnMut(&Directory, u64)) -> Result<()> {
         let (loaded, rows) = {
             let feeds = self.feeds.lock();
             let loaded: Vec<Arc<FeedState>> = feeds.streams.values().cloned().collect();
@@ -209,23 +209,26 @@ impl Engine {
             let rows: Vec<FeedRow> = rows.map(|(_, row)| *row).collect();
             (loaded, rows)
         };
-        for feed in loaded {
+        let as_it_is = |feed: &FeedState| {
             let published = feed.published.read();
-            show(
-                published.directory.frames(),
-                published.marks.prunes.through(),
-            );
+            let through = published.marks.prunes.through();
+            (published.directory.clone(), through)
+        };
+        for feed in loaded {
+            let (directory, through) = as_it_is(&feed);
+            show(&directory, through);
         }
         for row in rows {
             let stored = self.catalog.lock().frames(&row);
             let used = self.feeds.lock().streams.get(&row.stream()).cloned();
             match (stored, used) {
-                (Ok((frames, marks)), _) => show(&frames, marks.prunes.through()),
+                (Ok((frames, marks)), _) => {
+                    show(&Directory::restore(frames), marks.prunes.through());
+                }
                 // Opened by somebody meanwhile, whose changes the catalog has by now.
                 (Err(_), Some(feed)) => {
-                    let published = feed.published.read();
-                    let through = published.marks.prunes.through();
-                    show(published.directory.frames(), through);
+                    let (directory, through) = as_it_is(&feed);
+                    show(&directory, through);
                 }
                 (Err(error), None) => return Err(error),
             }

@@ -2,6 +2,7 @@
 //! whether the record is still the newest version.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 pub(crate) use crate::feed::frame_ref::FrameRef;
 use crate::feed::frame_ref::Origin;
@@ -12,10 +13,14 @@ use crate::publish::Place;
 /// Frames per catalog row: what one changed bit costs to save.
 pub(crate) const CHUNK_FRAMES: usize = 256;
 
-/// See the module.
+/// A frame with its two counts.
+const ARC_FRAME: usize = size_of::<FrameRef>() + 2 * size_of::<usize>();
+
+/// See the module. A copy shares its frames with the original, until one of them changes there: who
+/// has to look at all of them takes one, and keeps nobody waiting.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Directory {
-    frames: Vec<FrameRef>,
+    frames: Vec<Arc<FrameRef>>,
     /// Chunks of frames that the catalog does not have yet, or has in an older state.
     dirty: BTreeSet<usize>,
 }
@@ -24,7 +29,7 @@ impl Directory {
     /// A directory as the catalog has it.
     pub(crate) fn restore(frames: Vec<FrameRef>) -> Self {
         Self {
-            frames,
+            frames: frames.into_iter().map(Arc::new).collect(),
             dirty: BTreeSet::new(),
         }
     }
@@ -37,7 +42,7 @@ impl Directory {
                 .is_none_or(|last| last.end() <= header.first)
         );
         self.dirty.insert(self.frames.len() / CHUNK_FRAMES);
-        self.frames.push(FrameRef::new(header, place));
+        self.frames.push(Arc::new(FrameRef::new(header, place)));
     }
 
     /// Whether the catalog lacks something.
@@ -45,8 +50,24 @@ impl Directory {
         !self.dirty.is_empty()
     }
 
-    pub(crate) fn frames(&self) -> &[FrameRef] {
+    pub(crate) fn frames(&self) -> &[Arc<FrameRef>] {
         &self.frames
+    }
+
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &FrameRef> + ExactSizeIterator {
+        self.frames.iter().map(Arc::as_ref)
+    }
+
+    /// All frames, as they are now.
+    pub(crate) fn to_vec(&self) -> Vec<FrameRef> {
+        self.iter().cloned().collect()
+    }
+
+    /// How many newest versions there are up to a position, which a frame ends at: live records, and
+    /// deletions.
+    pub(crate) fn live_through(&self, position: u64) -> u64 {
+        let visible = self.iter().take_while(|frame| frame.first <= position);
+        visible.map(|frame| u64::from(frame.live_count)).sum()
     }
 
     /// Index of the first frame that ends after `position`.
@@ -57,7 +78,7 @@ impl Directory {
     /// The frame that holds the record at `position`.
     pub(crate) fn find(&self, position: u64) -> Option<&FrameRef> {
         let frame = self.frames.get(self.frame_after(position))?;
-        (frame.first <= position).then_some(frame)
+        (frame.first <= position).then_some(frame.as_ref())
     }
 
     /// Marks superseded versions as no longer live. Positions that are not there are passed over:
@@ -67,13 +88,14 @@ impl Directory {
         for position in positions {
             // Batches mostly supersede neighbours, so the last frame is a good guess.
             let holds = |frame: &FrameRef| (frame.first..frame.end()).contains(position);
-            if !self.frames.get(at).is_some_and(holds) {
+            if !self.frames.get(at).is_some_and(|frame| holds(frame)) {
                 at = self.frame_after(*position);
             }
             let Some(frame) = self.frames.get_mut(at).filter(|frame| holds(frame)) else {
                 continue;
             };
-            if frame.retire(*position) {
+            if frame.is_live((position - frame.first) as u32) {
+                Arc::make_mut(frame).retire(*position);
                 self.dirty.insert(at / CHUNK_FRAMES);
             }
         }
@@ -82,15 +104,8 @@ impl Directory {
     /// Marks every version at or before `position` as no longer live.
     pub(crate) fn retire_through(&mut self, position: u64) {
         let mut retired = Vec::new();
-        for frame in self
-            .frames
-            .iter()
-            .take_while(|frame| frame.first <= position)
-        {
-            let live = frame
-                .live_from(0)
-                .map(|index| frame.first + u64::from(index));
-            retired.extend(live.take_while(|live| *live <= position));
+        for frame in self.iter().take_while(|frame| frame.first <= position) {
+            retired.extend(frame.live_positions().take_while(|live| *live <= position));
         }
         self.retire(&retired);
     }
@@ -102,7 +117,7 @@ impl Directory {
         // A packed frame's first commit may begin before its first record that is left.
         let near = after.saturating_sub(1)..(after + 1).min(self.frames.len());
         let (mut before, mut next) = (None, None);
-        for origin in self.frames[near].iter().flat_map(FrameRef::origins) {
+        for origin in self.frames[near].iter().flat_map(|frame| frame.origins()) {
             if origin.first <= position {
                 before = Some(origin);
             } else {
@@ -120,16 +135,15 @@ impl Directory {
         segments: &BTreeSet<SegmentId>,
         mut packed: Vec<FrameRef>,
     ) -> Option<Vec<Origin>> {
-        let replaced = |frame: &&FrameRef| segments.contains(&frame.segment);
+        let replaced = |frame: &FrameRef| segments.contains(&frame.segment);
         for frame in &mut packed {
             frame.live.fill(0);
             frame.live_count = 0;
         }
         let mut gone = Vec::new();
         let mut at = 0;
-        for frame in self.frames.iter().filter(replaced) {
-            for bit in frame.live_from(0) {
-                let position = frame.first + u64::from(bit);
+        for frame in self.iter().filter(|frame| replaced(frame)) {
+            for position in frame.live_positions() {
                 while packed.get(at).is_some_and(|to| to.end() <= position) {
                     at += 1;
                 }
@@ -143,18 +157,46 @@ impl Directory {
             .map(|origin| origin.first)
             .collect();
         gone.retain(|origin| !kept.contains(&origin.first));
-        let Some(first) = self.frames.iter().position(|frame| replaced(&frame)) else {
+        let Some(first) = self.iter().position(replaced) else {
             return Some(gone);
         };
         let chunks = self.frames.len().div_ceil(CHUNK_FRAMES);
         self.frames
             .retain(|frame| !segments.contains(&frame.segment));
-        self.frames.append(&mut packed);
+        self.frames.extend(packed.into_iter().map(Arc::new));
         self.frames.sort_by_key(|frame| frame.first);
         // Also the chunks that are gone, or new: one frame may have become several.
         let chunks = chunks.max(self.frames.len().div_ceil(CHUNK_FRAMES));
         self.dirty.extend(first / CHUNK_FRAMES..chunks);
         Some(gone)
+    }
+
+    /// Becomes what was made of `before`, a copy of this directory, by repacking it. What was pushed
+    /// and retired since then is so there too.
+    pub(crate) fn catch_up(&mut self, before: &Self, mut repacked: Self) {
+        let since = before.frames.iter().zip(&self.frames);
+        let changed = since.filter(|(old, new)| !Arc::ptr_eq(old, new));
+        let retired = |(old, new): (&Arc<FrameRef>, &Arc<FrameRef>)| {
+            let live: BTreeSet<u64> = new.live_positions().collect();
+            let gone = old.live_positions().filter(|it| !live.contains(it));
+            gone.collect::<Vec<u64>>()
+        };
+        let retired: Vec<u64> = changed.flat_map(retired).collect();
+        let pushed = &self.frames[before.frames.len()..];
+        repacked.frames.extend(pushed.iter().cloned());
+        repacked.dirty.clone_from(&self.dirty);
+        repacked.retire(&retired);
+        let same = repacked.frames.iter().zip(&self.frames);
+        let first =
+            same.take_while(|(new, old)| new.first == old.first && new.segment == old.segment);
+        let first = first.count();
+        let most = self.frames.len().max(repacked.frames.len());
+        if first < most {
+            repacked
+                .dirty
+                .extend(first / CHUNK_FRAMES..most.div_ceil(CHUNK_FRAMES));
+        }
+        *self = repacked;
     }
 
     /// The chunks the catalog lacks, up to the last frame at or before `lsn`, and how many chunks
@@ -177,7 +219,8 @@ impl Directory {
                 self.dirty.insert(chunk);
             }
             if start < visible {
-                chunks.push((chunk, self.frames[start..end.min(visible)].to_vec()));
+                let frames = self.frames[start..end.min(visible)].iter();
+                chunks.push((chunk, frames.map(|frame| FrameRef::clone(frame)).collect()));
             }
         }
         (chunks, visible.div_ceil(CHUNK_FRAMES))
@@ -185,13 +228,16 @@ impl Directory {
 
     /// Memory held, in bytes.
     pub(crate) fn memory(&self) -> usize {
-        self.frames.capacity() * size_of::<FrameRef>()
-            + self.frames.iter().map(FrameRef::heap).sum::<usize>()
+        let frame = |frame: &Arc<FrameRef>| ARC_FRAME + frame.heap();
+        self.frames.capacity() * size_of::<Arc<FrameRef>>()
+            + self.frames.iter().map(frame).sum::<usize>()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::log::format::FrameKind;
     use proptest::prelude::*;
@@ -259,10 +305,9 @@ mod tests {
             position in 0u64..200,
         ) {
             let directory = pushed(&counts);
-            let frames = directory.frames();
             let holds = |frame: &&FrameRef| (frame.first..frame.end()).contains(&position);
-            prop_assert_eq!(directory.find(position), frames.iter().find(holds));
-            let origins = || frames.iter().flat_map(FrameRef::origins);
+            prop_assert_eq!(directory.find(position), directory.iter().find(holds));
+            let origins = || directory.iter().flat_map(FrameRef::origins);
             let before = origins().rfind(|origin| origin.first <= position);
             let next = origins().find(|origin| origin.first > position);
             prop_assert_eq!(directory.commits_around(position), (before, next));
@@ -275,11 +320,7 @@ mod tests {
         ) {
             let mut directory = pushed(&counts);
             let live = |directory: &Directory| -> Vec<u64> {
-                let of = |frame: &FrameRef| {
-                    let (first, bits) = (frame.first, frame.live_from(0));
-                    bits.map(|bit| first + u64::from(bit)).collect::<Vec<_>>()
-                };
-                directory.frames().iter().flat_map(of).collect()
+                directory.iter().flat_map(FrameRef::live_positions).collect()
             };
             let mut kept = live(&directory);
             kept.retain(|position| *position > through);
@@ -314,11 +355,57 @@ mod tests {
                 for (chunk, frames) in chunks {
                     catalog[chunk] = frames;
                 }
-                let frames = directory.frames().iter().filter(|frame| frame.lsn <= Lsn(durable));
+                let frames = directory.iter().filter(|frame| frame.lsn <= Lsn(durable));
                 prop_assert_eq!(catalog.concat(), frames.cloned().collect::<Vec<_>>());
                 let lacks = directory.frames().last().is_some_and(|frame| frame.lsn > Lsn(durable));
                 prop_assert_eq!(directory.is_dirty(), lacks);
             }
+        }
+    }
+
+    proptest! {
+        /// Repacked aside, while frames come and records are superseded, it is what it would be had
+        /// everybody waited; and the catalog gets to know all of it.
+        #[test]
+        fn repacking_aside_is_like_repacking_at_once(
+            counts in prop::collection::vec((1u32..4, 1u64..3), 1..600),
+            (early, late) in (prop::collection::vec(0u64..1800, 0..40), prop::collection::vec(0u64..1800, 0..40)),
+            pushes in 0u32..300,
+            saved in any::<bool>(),
+        ) {
+            let mut directory = Directory::default();
+            let mut next = 1;
+            let mut push = |directory: &mut Directory, count: u32, segment| {
+                directory.push(&header(next, count), Place { segment: SegmentId(segment), offset: next });
+                next += u64::from(count);
+            };
+            counts.iter().for_each(|(count, segment)| push(&mut directory, *count, *segment));
+            directory.retire(&early);
+            let mut catalog: BTreeMap<usize, Vec<FrameRef>> =
+                directory.take_dirty(Lsn(u64::MAX), false).0.into_iter().collect();
+            let replaced = BTreeSet::from([SegmentId(1)]);
+            let place = Place { segment: SegmentId::pack(1), offset: 0 };
+            let moved = directory.iter().filter(|frame| frame.segment == SegmentId(1));
+            let moved = moved.map(|frame| FrameRef::new(&header(frame.first, frame.count), place));
+            let packed: Vec<FrameRef> = moved.filter(|frame| frame.first % 5 != 0
+                || directory.find(frame.first).is_some_and(|old| old.live_count > 0)).collect();
+            let before = directory.clone();
+            let mut repacked = before.clone();
+            let gone = repacked.repack(&replaced, packed.clone());
+            prop_assert!(gone.is_some());
+            directory.retire(&late);
+            (0..pushes).for_each(|_| push(&mut directory, 2, 3));
+            if saved {
+                catalog.extend(directory.take_dirty(Lsn(u64::MAX), false).0);
+            }
+            let mut at_once = directory.clone();
+            prop_assert!(at_once.repack(&replaced, packed).is_some());
+            directory.catch_up(&before, repacked);
+            prop_assert_eq!(directory.to_vec(), at_once.to_vec());
+            let (chunks, len) = directory.take_dirty(Lsn(u64::MAX), false);
+            catalog.extend(chunks);
+            let known: Vec<FrameRef> = catalog.into_values().take(len).flatten().collect();
+            prop_assert_eq!(known, directory.to_vec());
         }
     }
 

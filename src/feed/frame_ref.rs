@@ -162,6 +162,11 @@ impl FrameRef {
         }
     }
 
+    /// The live records' positions, ascending.
+    pub(crate) fn live_positions(&self) -> impl Iterator<Item = u64> + '_ {
+        self.live_from(0).map(|bit| self.first + u64::from(bit))
+    }
+
     /// The live records' bits from `from` on, ascending.
     pub(crate) fn live_from(&self, from: u32) -> impl Iterator<Item = u32> + '_ {
         let start = from as usize / 64;

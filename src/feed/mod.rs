@@ -306,7 +306,7 @@ impl Feed {
     /// An I/O error, or damage found on the way.
     pub fn first_cursor(&self) -> Result<Option<Cursor>> {
         self.visible(|published| {
-            let frames = published.directory.frames().iter();
+            let frames = published.directory.iter();
             let mut live = frames.filter(|f| f.live_count > 0 && f.first <= published.tail);
             live.next()?.first_live()
         })
@@ -318,7 +318,7 @@ impl Feed {
     /// As for [`Feed::first_cursor`].
     pub fn last_cursor(&self) -> Result<Option<Cursor>> {
         self.visible(|published| {
-            let frames = published.directory.frames().iter().rev();
+            let frames = published.directory.iter().rev();
             let mut live = frames.filter(|f| f.live_count > 0 && f.first <= published.tail);
             let frame = live.next()?;
             Some(frame.first + u64::from(frame.live_below(frame.span).next()?))

@@ -384,9 +384,8 @@ pub(crate) fn check_not_expired(
 
 /// How many records a reader at `position` has yet to see.
 pub(crate) fn count_after(published: &Published, position: u64) -> u64 {
-    let frames = published.directory.frames();
-    let first = published.directory.frame_after(position);
-    let frames = frames[first..].iter();
+    let directory = &published.directory;
+    let frames = directory.iter().skip(directory.frame_after(position));
     let visible = frames.take_while(|frame| frame.first <= published.tail);
     let after = |frame: &FrameRef| {
         if frame.first > position {

@@ -126,12 +126,13 @@ fn frames<'a>(
     match order {
         Order::Ascending => {
             let start = published.directory.frame_after(after.unwrap_or(0));
-            Box::new(visible[start.min(visible.len())..].iter())
+            let frames = visible[start.min(visible.len())..].iter();
+            Box::new(frames.map(Arc::as_ref))
         }
         Order::Descending => {
             let after = after.unwrap_or(u64::MAX);
             let end = visible.partition_point(|frame| frame.first < after);
-            Box::new(visible[..end].iter().rev())
+            Box::new(visible[..end].iter().rev().map(Arc::as_ref))
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::cursor::{Cursor, FeedId, StreamId};
 use crate::error::{Error, Result};
 use crate::feed::FeedKey;
 use crate::feed::directory::Directory;
-use crate::feed::frame_ref::FrameRef;
+use crate::feed::frame_ref::{FrameRef, Origin};
 use crate::feed::marks::{Mark, Marks};
 use crate::feed::read::read_entries;
 use crate::feed::trail::Trail;
@@ -375,10 +375,17 @@ impl FeedState {
     /// Puts packed frames in the place of those in the files `ids`; false, with nothing changed,
     /// when a live record would be lost.
     pub(crate) fn repack(&self, ids: &BTreeSet<SegmentId>, packed: Vec<FrameRef>) -> bool {
+        let before = self.published.read().directory.clone();
+        let mut repacked = before.clone();
+        let Some(gone) = repacked.repack(ids, packed) else {
+            return false;
+        };
         let mut published = self.published.write();
         // Before the lock is given up: who saw the old directory finds that it has changed.
         self.repacks.fetch_add(1, Ordering::AcqRel);
-        published.repack(ids, packed).is_some()
+        published.directory.catch_up(&before, repacked);
+        published.forget_commits(&gone);
+        true
     }
 
     /// Reads something of the feed by several looks at its directory, again if compaction took
@@ -397,12 +404,13 @@ impl FeedState {
     pub(crate) fn deleted(&self, log: &Log) -> Result<Vec<u64>> {
         let frames: Vec<(FrameRef, Arc<Segment>)> = {
             let published = self.published.read();
-            let frames = published.directory.frames();
-            let shown: u64 = frames.iter().map(|frame| u64::from(frame.live_count)).sum();
-            if shown == published.live {
+            if published.directory.live_through(published.tail) == published.live {
                 return Ok(Vec::new());
             }
-            let frames = frames.iter().filter(|frame| frame.live_count > 0);
+            let frames = published
+                .directory
+                .iter()
+                .filter(|frame| frame.live_count > 0);
             let with_file = |frame: &FrameRef| Ok((frame.clone(), log.segment_of(frame)?));
             frames.map(with_file).collect::<Result<_>>()?
         };
@@ -525,9 +533,14 @@ impl Published {
         packed: Vec<FrameRef>,
     ) -> Option<()> {
         let gone = self.directory.repack(ids, packed)?;
-        self.marks.gone.add(&gone);
-        self.marks_dirty = true;
+        self.forget_commits(&gone);
         Some(())
+    }
+
+    /// Takes note of commits of which no record is left.
+    fn forget_commits(&mut self, gone: &[Origin]) {
+        self.marks.gone.add(gone);
+        self.marks_dirty = true;
     }
 
     /// Retires versions that newer ones took the place of.

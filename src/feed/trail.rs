@@ -206,7 +206,7 @@ impl Stretch {
         let (frame, segment) = {
             let published = source.feed.published.read();
             let directory = &published.directory;
-            let later = directory.frames().iter();
+            let later = directory.iter();
             let mut later = later
                 .skip(directory.frame_after(position + 1))
                 .take(DEAD_MAX);

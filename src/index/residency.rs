@@ -126,7 +126,7 @@ impl Engine {
         let options = self.compared_under(feed);
         let published = feed.published.read();
         let (lsn, basis) = self.rests_on(&published, options);
-        let frames = published.directory.frames().iter();
+        let frames = published.directory.iter();
         let visible = frames.filter(|f| f.live_count > 0 && f.lsn <= lsn);
         // Under the lock: compaction may replace them any time after.
         let frames = visible

@@ -200,7 +200,7 @@ impl History {
         let mut newest: HashMap<Fingerprint, u64> = HashMap::new();
         let mut older = BTreeSet::new();
         // Those that are not shown, too: a deletion that was purged still ends what came before it.
-        for frame in self.published.directory.frames() {
+        for frame in self.published.directory.iter() {
             let Some(segment) = source.file(frame.segment) else {
                 continue;
             };
@@ -311,7 +311,7 @@ impl History {
     ) -> Result<()> {
         let is_holed = self.is_holed();
         let published = &mut self.published;
-        let frames = published.directory.frames().iter();
+        let frames = published.directory.iter();
         let all: BTreeSet<SegmentId> = frames.map(|frame| frame.segment).collect();
         let forgotten = || Error::corrupt(packs.dir(), 0, "a record was not packed");
         published.repack(&all, packed).ok_or_else(forgotten)?;
@@ -332,8 +332,8 @@ impl History {
             chunks: 0,
             chunks_sum: 0,
         };
-        let frames = published.directory.frames();
-        let mut frame = Frame::feed(&row, frames, &published.marks.encode());
+        let frames = published.directory.to_vec();
+        let mut frame = Frame::feed(&row, &frames, &published.marks.encode());
         frame.seal(packs.cipher());
         packs.append(&frame).map(drop)
     }
@@ -341,7 +341,7 @@ impl History {
 
 /// The frames with records that are shown.
 fn shown(published: &Published) -> impl Iterator<Item = &FrameRef> {
-    let frames = published.directory.frames().iter();
+    let frames = published.directory.iter();
     frames.filter(|frame| frame.live_count > 0)
 }
 

@@ -134,11 +134,7 @@ fn is_abandoned(engine: &Engine, slot: &FeedSlot, limit: u64) -> bool {
     let used = used.and_then(|value| value.try_into().ok().map(u64::from_le_bytes));
     let state = slot.current();
     let published = state.published.read();
-    let shown = published
-        .directory
-        .frames()
-        .iter()
-        .any(|frame| frame.live_count > 0);
+    let shown = published.directory.iter().any(|frame| frame.live_count > 0);
     shown && used.unwrap_or(published.time) <= limit
 }
 
@@ -151,7 +147,7 @@ fn newest_before(slot: &Arc<FeedSlot>, limit: u64) -> Option<crate::Cursor> {
     let old = frames.partition_point(|frame| frame.time <= limit && visible(frame));
     // Of a packed frame the older part may be old enough.
     let part = frames.get(old).filter(|frame| visible(frame));
-    let origins = part.map_or_else(Vec::new, FrameRef::origins);
+    let origins = part.map_or_else(Vec::new, |frame| frame.origins());
     let young = origins.iter().find(|origin| origin.time > limit);
     let before = young.filter(|young| origins.first() != Some(young));
     let end = match (before, old.checked_sub(1).and_then(|at| frames.get(at))) {

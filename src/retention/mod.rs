@@ -123,7 +123,7 @@ fn walk(
     let spans: Vec<Span> = {
         let published = turn.feed.published.read();
         let directory = &published.directory;
-        let frames = directory.frames().iter().skip(directory.frame_after(after));
+        let frames = directory.iter().skip(directory.frame_after(after));
         let frames = frames.take_while(|frame| frame.first <= until);
         let span = |frame: &crate::feed::directory::FrameRef| {
             let here = |index: &u32| {

@@ -38,7 +38,7 @@ pub(super) fn check(
     engine.load_index(&feed)?;
     // As of one moment; files stay where they are for as long as this goes on.
     let published = feed.published.read().clone();
-    let frames = published.directory.frames().iter();
+    let frames = published.directory.iter();
     let pruned_through = published.marks.prunes.through();
     let mut counted = Counted {
         whole: true,

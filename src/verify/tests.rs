@@ -45,7 +45,7 @@ fn live_bits_are_compared_with_the_index() {
     let lost = found(|_, published| published.directory.retire(&[3]));
     assert_eq!(lost, ["a version that is superseded counts as the newest"]);
     let back = found(|_, published| {
-        let mut frames = published.directory.frames().to_vec();
+        let mut frames = published.directory.to_vec();
         frames[0].revive(1).unwrap();
         published.directory = crate::feed::directory::Directory::restore(frames);
     });
@@ -62,7 +62,7 @@ fn counts_are_compared_with_the_records() {
 #[test]
 fn places_are_compared_with_the_log() {
     let elsewhere = found(|_, published| {
-        let mut frames = published.directory.frames().to_vec();
+        let mut frames = published.directory.to_vec();
         frames[1].offset += 8;
         published.directory = crate::feed::directory::Directory::restore(frames);
     });
