@@ -45,6 +45,7 @@ const PACK_SUFFIX: &str = ".pack";
 const PACK: u64 = 1 << 63;
 const TEMPORARY_SUFFIX: &str = ".tmp";
 const SPARE_SUFFIX: &str = ".spare";
+const UNNAMED_SUFFIX: &str = ".new";
 
 impl SegmentId {
     /// The id of a pack.
@@ -79,6 +80,11 @@ impl SegmentId {
         dir.join(self.name() + TEMPORARY_SUFFIX)
     }
 
+    /// The path of a segment that is written to, and not on stable storage with what it begins with.
+    pub(crate) fn unnamed_path(self, dir: &Path) -> PathBuf {
+        dir.join(self.name() + UNNAMED_SUFFIX)
+    }
+
     /// The path of a file that is kept to become a segment again.
     pub(crate) fn spare_path(self, dir: &Path) -> PathBuf {
         dir.join(self.name() + SPARE_SUFFIX)
@@ -87,6 +93,11 @@ impl SegmentId {
     /// Whether a file of this name is no part of the log, so that an open removes it.
     pub(crate) fn is_stray(name: &str) -> bool {
         name.ends_with(TEMPORARY_SUFFIX) || name.ends_with(SPARE_SUFFIX)
+    }
+
+    /// The segment that has such a name until it gets its own.
+    pub(crate) fn parse_unnamed(name: &str) -> Option<Self> {
+        name.strip_suffix(UNNAMED_SUFFIX).and_then(Self::parse)
     }
 
     pub(crate) fn parse(name: &str) -> Option<Self> {

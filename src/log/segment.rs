@@ -58,6 +58,7 @@ impl<'a> Site<'a> {
 pub(crate) struct Segment {
     pub(crate) header: SegmentHeader,
     pub(crate) cipher: Cipher,
+    /// Where it is, or will be as soon as it has its name.
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<dyn StorageFile>,
 }
@@ -98,33 +99,70 @@ impl Segment {
                 return Err(Error::io("create", &path, error));
             }
         };
-        Self::name(site, header, file)
+        Self::whole(site, header, file)
     }
 
-    /// The same, of a file that is in no use any more. What stands behind its header is told from
-    /// frames of the segment by the nonce.
-    pub(crate) fn reuse(site: &Site<'_>, header: SegmentHeader, spare: &Spare) -> Result<Self> {
+    /// Begins a segment that frames are appended to, in a file that is in no use any more if there is
+    /// one. What stands behind the header there is told from frames of the segment by the nonce.
+    ///
+    /// Nothing is on stable storage yet. Until [`Segment::name`] the file has a name by which an open
+    /// takes it for a segment only if its header is intact, so that nobody has to wait for a sync here.
+    pub(crate) fn begin(
+        site: &Site<'_>,
+        header: SegmentHeader,
+        spare: Option<&Spare>,
+        reserve: u64,
+    ) -> Result<Self> {
         let (storage, dir, cipher) = (site.storage, site.dir, site.cipher);
-        let path = header.id.path(dir);
-        let temporary = header.id.temporary_path(dir);
-        let file = spare.file();
-        // The name that it had as a segment is gone for good; see `Spares::keep`.
-        let prepare = || -> std::io::Result<()> {
-            storage.rename(&spare.path, &temporary)?;
+        let (path, unnamed) = (header.id.path(dir), header.id.unnamed_path(dir));
+        let begin = || -> std::io::Result<Arc<dyn StorageFile>> {
+            let file = match spare {
+                // The name that it had as a segment is gone for good; see `Spares::keep`.
+                Some(spare) => {
+                    storage.rename(&spare.path, &unnamed)?;
+                    spare.file()
+                }
+                None => {
+                    let file = storage.open(&unnamed, OpenMode::CreateNew)?;
+                    file.allocate(reserve.max(FIRST_ALLOCATION))?;
+                    file
+                }
+            };
             file.write_all_at(&[&header.encode(cipher)], 0)?;
-            file.sync_data()
+            Ok(file)
         };
-        if let Err(error) = prepare() {
-            // Under whichever name it is.
-            let _ = storage.remove(&temporary);
-            let _ = storage.remove(&spare.path);
-            return Err(Error::io("create", &path, error));
+        match begin() {
+            Ok(file) => Ok(Self {
+                header,
+                cipher: cipher.clone(),
+                path,
+                file,
+            }),
+            Err(error) => {
+                // Under whichever name it is.
+                let _ = storage.remove(&unnamed);
+                if let Some(spare) = spare {
+                    let _ = storage.remove(&spare.path);
+                }
+                Err(Error::io("create", &path, error))
+            }
         }
-        Self::name(site, header, file)
+    }
+
+    /// Gives a segment that was begun, and is on stable storage, its name. The name is durable after
+    /// [`Site::sync_names`].
+    ///
+    /// # Errors
+    /// One that poisons: it is not known which name the file has.
+    pub(crate) fn name(&self, site: &Site<'_>) -> Result<()> {
+        let renamed = site
+            .storage
+            .rename(&self.id().unnamed_path(site.dir), &self.path);
+        renamed.map_err(|error| Error::failure("create", &self.path, error))
     }
 
     /// Gives a file that is whole and on stable storage its name.
-    fn name(site: &Site<'_>, header: SegmentHeader, file: Arc<dyn StorageFile>) -> Result<Self> {
+    fn whole(site: &Site<'_>, header: SegmentHeader, file: Arc<dyn StorageFile>) -> Result<Self> {
         let (storage, dir) = (site.storage, site.dir);
         let path = header.id.path(dir);
         // From here on the segment may exist, so even a full disk is a failure that poisons.
@@ -145,11 +183,10 @@ impl Segment {
     /// [`Error::Corrupt`], [`Error::UnknownFormat`], or that it is not under one of the keys.
     pub(crate) fn open(
         storage: &dyn Storage,
-        dir: &Path,
+        path: PathBuf,
         id: SegmentId,
         keyring: &Keyring,
     ) -> Result<Self> {
-        let path = id.path(dir);
         let file = storage
             .open(&path, OpenMode::Existing)
             .map_err(|error| Error::io("open", &path, error))?;
@@ -191,6 +228,20 @@ impl Segment {
         })
     }
 
+    /// A segment that was opened without its name, under its name.
+    pub(crate) fn renamed(&self, storage: &dyn Storage, dir: &Path) -> Result<Self> {
+        let path = self.id().path(dir);
+        storage
+            .rename(&self.path, &path)
+            .map_err(|error| Error::io("rename", &self.path, error))?;
+        Ok(Self {
+            header: self.header,
+            cipher: self.cipher.clone(),
+            path,
+            file: self.file.clone(),
+        })
+    }
+
     /// The segment cut to `len` bytes, for good. A file that a backup has too is left to it, and a
     /// copy takes its place.
     pub(crate) fn cut(
@@ -211,7 +262,7 @@ impl Segment {
             .open(&temporary, OpenMode::Existing)
             .map_err(failed)?;
         let site = Site::new(storage, dir, &self.cipher, Defects::default());
-        let cut = Self::name(&site, self.header, file)?;
+        let cut = Self::whole(&site, self.header, file)?;
         site.sync_names()?;
         Ok(Arc::new(cut))
     }

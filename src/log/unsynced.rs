@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::defects::{Defect, Defects};
+use crate::log::Lsn;
 use crate::log::frame::Frame;
 use crate::log::segment::Segment;
 use crate::log::ticket::{Stage, Ticket};
-use crate::log::{Lsn, SegmentId};
 use crate::publish::Publication;
 
 /// See the module.
@@ -25,16 +25,18 @@ pub(crate) struct Unsynced {
 pub(crate) struct Left {
     /// Segments that the log went on from before all that is in them was synced, oldest first.
     pub(crate) segments: Vec<Arc<Segment>>,
-    /// The newest segment that got its name since the directory was synced.
-    pub(crate) named: Option<SegmentId>,
+    /// Segments that have not got their names yet, oldest first.
+    pub(crate) unnamed: Vec<Arc<Segment>>,
 }
 
 impl Left {
     /// Takes note that so much of it was synced.
     pub(crate) fn settle(&mut self, synced: &Self) {
-        let is_synced = |id| synced.segments.iter().any(|other| other.id() == id);
-        self.segments.retain(|segment| !is_synced(segment.id()));
-        self.named = self.named.filter(|named| Some(*named) > synced.named);
+        let settle = |mine: &mut Vec<Arc<Segment>>, done: &[Arc<Segment>]| {
+            mine.retain(|segment| !done.iter().any(|other| Arc::ptr_eq(segment, other)));
+        };
+        settle(&mut self.segments, &synced.segments);
+        settle(&mut self.unnamed, &synced.unnamed);
     }
 }
 

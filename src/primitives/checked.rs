@@ -44,6 +44,10 @@ impl<T> Mutex<T> {
 }
 
 impl<T> MutexGuard<'_, T> {
+    pub(crate) fn bump(guard: &mut Self) {
+        Self::unlocked(guard, yield_now);
+    }
+
     pub(crate) fn unlocked<R>(guard: &mut Self, work: impl FnOnce() -> R) -> R {
         guard.held = None;
         let done = work();

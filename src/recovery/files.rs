@@ -22,28 +22,47 @@ use crate::storage::{OpenMode, Storage};
 pub(super) type Files = Vec<Arc<Segment>>;
 
 /// Opens all segments and all packs in id order, and removes what a crash left half-made. Whoever has
-/// not the key removes nothing.
+/// not the key removes nothing. Also whether segments are among them that have not got their names.
 pub(super) fn open_segments(
     storage: &dyn Storage,
     dir: &Path,
     keyring: &Keyring,
-) -> Result<(Files, Files)> {
+) -> Result<(Files, Files, bool)> {
     let names = storage
         .list(dir)
         .map_err(|error| Error::io("list", dir, error))?;
     let ids = names.iter().filter_map(|name| SegmentId::parse(name));
-    let open = |id| Segment::open(storage, dir, id, keyring).map(Arc::new);
+    let open = |id: SegmentId| Segment::open(storage, id.path(dir), id, keyring).map(Arc::new);
     let mut segments = ids.map(open).collect::<Result<Vec<_>>>()?;
-    for name in names.iter().filter(|name| SegmentId::is_stray(name)) {
-        let path = dir.join(name);
+    let named = segments.len();
+    let mut strays: Vec<PathBuf> = names
+        .iter()
+        .filter(|name| SegmentId::is_stray(name))
+        .map(|name| dir.join(name))
+        .collect();
+    for id in names
+        .iter()
+        .filter_map(|name| SegmentId::parse_unnamed(name))
+    {
+        let path = id.unnamed_path(dir);
+        match Segment::open(storage, path.clone(), id, keyring) {
+            Ok(segment) => segments.push(Arc::new(segment)),
+            // Its header never got to the disk, and nobody was told of anything in it.
+            Err(Error::Corrupt { .. }) => strays.push(path),
+            Err(error) => return Err(error),
+        }
+    }
+    let unnamed = segments.len() > named;
+    for path in strays {
         storage
             .remove(&path)
             .map_err(|error| Error::io("remove", &path, error))?;
     }
     segments.sort_by_key(|segment| segment.id());
-    Ok(segments
+    let (segments, packs) = segments
         .into_iter()
-        .partition(|segment| !segment.id().is_pack()))
+        .partition(|segment| !segment.id().is_pack());
+    Ok((segments, packs, unnamed))
 }
 
 /// Removes files that compaction had replaced when the store was left, or was about to make.

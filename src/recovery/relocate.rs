@@ -101,7 +101,7 @@ pub(super) fn relocate(
             sum,
         });
     }
-    put_away(storage, dir, (segments, live), cut)?;
+    put_away(storage, dir, (segments, live), scan.durable, cut)?;
     segments.push(segment);
     Ok((
         frames,
@@ -115,25 +115,35 @@ pub(super) fn relocate(
 }
 
 /// Removes segments that hold nothing but the torn tail, or were superseded whole, and cuts the
-/// tail off the last one that stays.
+/// tail off the last one that stays. Those without their names stay, and get them, if somebody vouches
+/// for what is in them: only then are they on stable storage.
 fn put_away(
     storage: &dyn Storage,
     dir: &Path,
     (segments, live): (&mut Files, &[(Arc<Segment>, Lsn)]),
+    durable: Lsn,
     cut: LogPosition,
 ) -> Result<()> {
+    let has_name = |segment: &Segment| segment.path == segment.id().path(dir);
     let counts: Vec<SegmentId> = live.iter().map(|(segment, _)| segment.id()).collect();
-    let keep =
-        |segment: &Arc<Segment>| segment.id() <= cut.segment && counts.contains(&segment.id());
+    let keep = |segment: &Arc<Segment>| {
+        let is_whole = has_name(segment) || segment.header.first_lsn <= durable;
+        segment.id() <= cut.segment && counts.contains(&segment.id()) && is_whole
+    };
     for segment in segments.iter().filter(|segment| !keep(segment)) {
         storage
             .remove(&segment.path)
             .map_err(|error| Error::io("remove", &segment.path, error))?;
     }
+    segments.retain(keep);
+    for segment in segments.iter_mut() {
+        if !has_name(segment) {
+            *segment = Arc::new(segment.renamed(storage, dir)?);
+        }
+    }
     storage
         .sync_dir(dir)
         .map_err(|error| Error::io("sync directory", dir, error))?;
-    segments.retain(keep);
     if let Some(segment) = segments.last_mut()
         && segment.id() == cut.segment
         && segment.len()? > cut.offset

@@ -61,6 +61,11 @@ impl Files {
         let names = names.map_err(|error| Error::io("list", dir, error))?;
         let mut candidates = Vec::new();
         let ids = || names.iter().filter_map(|name| SegmentId::parse(name));
+        let unnamed = || {
+            names
+                .iter()
+                .filter_map(|name| SegmentId::parse_unnamed(name))
+        };
         for id in ids() {
             let path = id.path(dir);
             match storage.open(&path, OpenMode::Existing) {
@@ -68,6 +73,17 @@ impl Files {
                 Err(error) => damage.push(Error::io("open", &path, error)),
             }
         }
+        for id in unnamed() {
+            let path = id.unnamed_path(dir);
+            let file = storage.open(&path, OpenMode::Existing);
+            let file = file.map_err(|error| Error::io("open", &path, error))?;
+            let found = Candidate::read(id, path, file, keyring);
+            // One whose header never got to the disk is no damage.
+            if found.header.is_ok() {
+                candidates.push(found);
+            }
+        }
+        let begun: Vec<SegmentId> = candidates.iter().map(|candidate| candidate.id).collect();
         let identity = identity(&candidates, dir)?;
         let opened = candidates.iter().rev();
         let newest = opened
@@ -77,7 +93,7 @@ impl Files {
         let mut files = Self {
             identity,
             by_id: BTreeMap::new(),
-            last: ids().filter(|id| !id.is_pack()).max(),
+            last: ids().chain(begun).filter(|id| !id.is_pack()).max(),
             are_all: true,
             guessed: BTreeSet::new(),
         };

@@ -30,8 +30,11 @@ pub(super) fn check_files(engine: &Engine, report: &mut VerifyReport) -> Result<
         }
     }
     let keyring = Keyring::new(engine.options.encryption.clone());
-    for segment in &known {
-        let opened = Segment::open(storage, dir, segment.id(), &keyring);
+    for segment in known
+        .iter()
+        .filter(|segment| engine.log.is_named(segment.id()))
+    {
+        let opened = Segment::open(storage, segment.path.clone(), segment.id(), &keyring);
         let opened = opened.and_then(|opened| match opened.header == segment.header {
             true => Ok(()),
             false => Err(Error::corrupt(&segment.path, 0, "segment header")),

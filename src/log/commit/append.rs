@@ -86,11 +86,8 @@ impl Log {
             chain,
         };
         let reserve = SEGMENT_HEADER_LEN as u64 + frame_len;
-        let segment = match self.spares.take() {
-            Some(spare) => Segment::reuse(&self.site(), header, &spare),
-            None => Segment::create(&self.site(), header, &[], reserve),
-        };
-        segment.map(Arc::new)
+        let spare = self.spares.take();
+        Segment::begin(&self.site(), header, spare.as_ref(), reserve).map(Arc::new)
     }
 
     /// Removes segments that were made for a group which is not written after all. If even that
@@ -101,8 +98,9 @@ impl Log {
             return error;
         }
         for segment in created {
-            if let Err(error) = self.storage.remove(&segment.path) {
-                return Error::failure("remove", &segment.path, error);
+            let path = segment.id().unnamed_path(&self.dir);
+            if let Err(error) = self.storage.remove(&path) {
+                return Error::failure("remove", &path, error);
             }
         }
         self.site().sync_names().err().unwrap_or(error)
@@ -142,20 +140,21 @@ impl Log {
         Ok(())
     }
 
-    /// Goes on in the next segment. What is not synced of this one, and the name of the next, is left
-    /// to the next sync: no writer waits for it here.
+    /// Goes on in the next segment. What is not synced of this one, and giving the next one its name,
+    /// is left to the next sync: no writer waits for it here.
     fn leave_segment(&self, tail: &mut Tail, next: &Arc<Segment>) -> Result<()> {
         // Gives back what was reserved; harmless if it does not happen.
         let _ = tail.segment.file.set_len(tail.offset);
         if tail.synced < tail.offset {
             tail.left.segments.push(tail.segment.clone());
         }
-        tail.left.named = Some(next.id());
+        tail.left.unnamed.push(next.clone());
         self.segments.write().insert(next.id(), next.clone());
         tail.allocated = next.len()?;
         tail.segment = next.clone();
         tail.offset = SEGMENT_HEADER_LEN as u64;
-        tail.synced = tail.offset;
+        // Not even the header is.
+        tail.synced = 0;
         // If compaction was told already, it is on its way.
         let _ = self.rolled.0.try_send(());
         Ok(())

@@ -70,6 +70,26 @@ struct Tail {
     synced_once: bool,
 }
 
+/// What is known of the files of the log on stable storage.
+struct Syncing {
+    /// Whether a sync ever failed.
+    failed: bool,
+    /// The newest segment that has its name.
+    named: SegmentId,
+}
+
+impl Tail {
+    /// Where the next frame goes, if what is written is `durable` once it is synced.
+    fn position(&self, durable: Lsn) -> LogPosition {
+        LogPosition {
+            segment: self.segment.id(),
+            offset: self.offset,
+            chain: self.chain,
+            lsn: self.unsynced.newest().unwrap_or(durable),
+        }
+    }
+}
+
 /// What [`Log::enqueue`] answers when a commit was aborted after the caller looked at the feeds.
 pub(crate) struct Retry;
 
@@ -97,8 +117,8 @@ pub(crate) struct Log {
     durable: AtomicU64,
     appended_bytes: AtomicU64,
     syncs: AtomicU64,
-    /// Held while a file is synced; whether that ever failed.
-    sync_failed: Mutex<bool>,
+    /// Held while a file is synced.
+    syncing: Mutex<Syncing>,
     nudge: (Sender<()>, Receiver<()>),
     rolled: (Sender<()>, Receiver<()>),
 }
@@ -130,6 +150,7 @@ pub(crate) fn segment_nonce(identity: &Identity, id: SegmentId) -> u64 {
 impl Log {
     pub(crate) fn new(setup: LogSetup) -> Result<Self> {
         let allocated = setup.current.len()?;
+        let named = setup.current.id();
         let durable = setup.position.lsn;
         Ok(Self {
             storage: setup.storage,
@@ -169,7 +190,10 @@ impl Log {
             durable: AtomicU64::new(durable.0),
             appended_bytes: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
-            sync_failed: Mutex::new(false),
+            syncing: Mutex::new(Syncing {
+                failed: false,
+                named,
+            }),
             nudge: bounded(1),
             rolled: bounded(1),
         })
@@ -237,6 +261,11 @@ impl Log {
 
     pub(crate) fn cipher(&self) -> &Cipher {
         &self.cipher
+    }
+
+    /// Whether a file of the log has its name.
+    pub(crate) fn is_named(&self, id: SegmentId) -> bool {
+        id.is_pack() || id <= self.syncing.lock().named
     }
 
     pub(crate) fn segments(&self) -> Vec<Arc<Segment>> {
@@ -409,42 +438,9 @@ impl Log {
         }
     }
 
-    /// Where the next frame goes. Exact only while nobody writes.
-    pub(crate) fn position(&self) -> LogPosition {
-        let tail = self.tail.lock();
-        LogPosition {
-            segment: tail.segment.id(),
-            offset: tail.offset,
-            chain: tail.chain,
-            lsn: self.durable(),
-        }
-    }
-
     /// How often the store was opened after an unclean end.
     pub(crate) fn generation(&self) -> u32 {
         self.generation
-    }
-
-    /// A position that everything at or before the returned LSN is durable and published at.
-    /// Takes the leader's place for a moment, so that it falls between two groups.
-    pub(crate) fn durable_position(&self) -> Result<LogPosition> {
-        let mut queue = self.queue.lock();
-        loop {
-            queue.check_healthy()?;
-            if !queue.leading {
-                break;
-            }
-            self.turn.wait(&mut queue);
-        }
-        queue.leading = true;
-        drop(queue);
-        let sync = !self.defects.has(Defect::CatalogAheadOfLog);
-        let led = self.in_turn(Queue::stop_leading, || self.lead(Vec::new(), sync));
-        let position = self.position();
-        let mut queue = self.queue.lock();
-        self.step_down(&mut queue, led);
-        queue.check_healthy()?;
-        Ok(position)
     }
 
     /// Writes a group, syncs it when asked or when too much is at risk, and publishes what is

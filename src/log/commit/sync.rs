@@ -6,11 +6,15 @@ use super::queue::Queue;
 use super::{Log, Tail};
 use crate::defects::Defect;
 use crate::error::{Error, Result};
-use crate::log::Lsn;
 use crate::log::segment::Segment;
 use crate::log::ticket::Stage;
 use crate::log::unsynced::Left;
+use crate::log::{LogPosition, Lsn, SegmentId};
+use crate::primitives::MutexGuard;
 use crate::primitives::atomic::Ordering;
+
+/// After so many commits a writer who waits for the tail gets it.
+const PUBLISHED_AT_ONCE: usize = 8;
 
 impl Log {
     /// Syncs and publishes everything that was acknowledged before the call. Writers in relaxed
@@ -20,53 +24,100 @@ impl Log {
         let mut queue = self.queue.lock();
         while self.durable.load(Ordering::Acquire) < target {
             queue.check_healthy()?;
-            if queue.syncing {
-                self.turn.wait(&mut queue);
-                continue;
-            }
-            queue.syncing = true;
-            drop(queue);
-            let synced = self.in_turn(Queue::stop_syncing, || self.sync_behind());
-            queue = self.queue.lock();
-            queue.syncing = false;
-            self.note(&mut queue, synced);
+            queue = self.sync_in_turn(queue)?.0;
         }
         Ok(())
     }
 
-    /// Syncs what is written by now, and publishes that much. The tail is free while it syncs.
-    fn sync_behind(&self) -> Result<()> {
-        let (left, segment, offset, through) = {
+    /// A position between two commits: everything at or before the returned LSN is durable and
+    /// published. Writers in relaxed durability go on meanwhile.
+    pub(crate) fn durable_position(&self) -> Result<LogPosition> {
+        if self.defects.has(Defect::CatalogAheadOfLog) {
+            return Ok(self.tail.lock().position(self.durable()));
+        }
+        let mut queue = self.queue.lock();
+        loop {
+            queue.check_healthy()?;
+            let position;
+            (queue, position) = self.sync_in_turn(queue)?;
+            if let Some(position) = position {
+                queue.check_healthy()?;
+                return Ok(position);
+            }
+        }
+    }
+
+    /// Syncs and publishes what is written by now, or waits for somebody who syncs already. Returns
+    /// where the log ended before, if it was this one's turn.
+    fn sync_in_turn<'a>(
+        &'a self,
+        mut queue: MutexGuard<'a, Queue>,
+    ) -> Result<(MutexGuard<'a, Queue>, Option<LogPosition>)> {
+        if queue.syncing {
+            self.turn.wait(&mut queue);
+            return Ok((queue, None));
+        }
+        queue.syncing = true;
+        drop(queue);
+        let mut position = None;
+        let synced = self.in_turn(Queue::stop_syncing, || {
+            position = Some(self.sync_behind()?);
+            Ok(())
+        });
+        let mut queue = self.queue.lock();
+        queue.syncing = false;
+        self.note(&mut queue, synced);
+        Ok((queue, position))
+    }
+
+    /// Syncs what is written by now, and publishes that much. The tail is free while it syncs. Returns
+    /// where the log ended.
+    fn sync_behind(&self) -> Result<LogPosition> {
+        let (left, segment, position, newest) = {
             let tail = self.tail.lock();
-            let Some(newest) = tail.unsynced.newest() else {
-                return Ok(());
-            };
-            (tail.left.clone(), tail.segment.clone(), tail.offset, newest)
+            let position = tail.position(self.durable());
+            let newest = tail.unsynced.newest();
+            (tail.left.clone(), tail.segment.clone(), position, newest)
+        };
+        let Some(through) = newest else {
+            return Ok(position);
         };
         self.sync_files(&left, &segment)?;
         let mut tail = self.tail.lock();
         tail.left.settle(&left);
         if Arc::ptr_eq(&tail.segment, &segment) {
-            tail.synced = tail.synced.max(offset);
+            tail.synced = tail.synced.max(position.offset);
         }
         let through = match self.defects.has(Defect::PublishPastSync) {
             true => tail.unsynced.newest().unwrap_or(through),
             false => through,
         };
-        self.publish_through(&mut tail, through);
-        Ok(())
+        while self.publish_some(&mut tail, through, PUBLISHED_AT_ONCE) {
+            MutexGuard::bump(&mut tail);
+        }
+        Ok(position)
     }
 
-    /// Syncs the open segment and what else there is. What comes later in the log may get to the disk
-    /// first: no frame vouches for another before that is synced.
+    /// Syncs the open segment and what else there is, and gives new segments their names after that.
+    /// What comes later in the log may get to the disk first: no frame vouches for another before that
+    /// is synced.
     fn sync_files(&self, left: &Left, open: &Segment) -> Result<()> {
         if !self.defects.has(Defect::LeaveSegmentUnsynced) {
             left.segments.iter().try_for_each(|it| self.sync(it))?;
         }
-        if left.named.is_some() {
-            self.sync_one(|| self.site().sync_names())?;
+        self.sync(open)?;
+        if left.unnamed.is_empty() {
+            return Ok(());
         }
-        self.sync(open)
+        self.sync_one(|named| {
+            // Somebody else may have been here since `left` was looked at.
+            let before = *named;
+            for segment in left.unnamed.iter().filter(|it| it.id() > before) {
+                segment.name(&self.site())?;
+                *named = segment.id();
+            }
+            self.site().sync_names()
+        })
     }
 
     /// Syncs a file of the log.
@@ -74,26 +125,26 @@ impl Log {
         self.syncs.fetch_add(1, Ordering::Relaxed);
         match self.defects.has(Defect::AcknowledgeBeforeSync) {
             true => Ok(()),
-            false => self.sync_one(|| segment.sync()),
+            false => self.sync_one(|_| segment.sync()),
         }
     }
 
     /// One sync at a time, and none after one that failed: a later one might succeed although what the
     /// first was for is lost.
-    fn sync_one(&self, sync: impl FnOnce() -> Result<()>) -> Result<()> {
-        let mut failed = self.sync_failed.lock();
-        if *failed {
+    fn sync_one(&self, sync: impl FnOnce(&mut SegmentId) -> Result<()>) -> Result<()> {
+        let mut syncing = self.syncing.lock();
+        if syncing.failed {
             return Err(Error::Io {
                 op: "sync",
                 path: self.dir.clone(),
                 source: std::io::Error::other("an earlier sync failed"),
             });
         }
-        let synced = sync();
+        let synced = sync(&mut syncing.named);
         if self.defects.has(Defect::IgnoreFailedSync) {
             return Ok(());
         }
-        *failed = synced.is_err();
+        syncing.failed = synced.is_err();
         synced
     }
 
@@ -103,19 +154,24 @@ impl Log {
         tail.left = Left::default();
         tail.synced = tail.offset;
         if let Some(newest) = tail.unsynced.newest() {
-            self.publish_through(tail, newest);
+            while self.publish_some(tail, newest, usize::MAX) {}
         }
         Ok(())
     }
 
-    fn publish_through(&self, tail: &mut Tail, through: Lsn) {
+    /// Publishes so many of the commits up to `through`, oldest first; false when there are no more.
+    fn publish_some(&self, tail: &mut Tail, through: Lsn, most: usize) -> bool {
         tail.synced_once = true;
-        while let Some(commit) = tail.unsynced.pop(through, self.defects) {
+        for _ in 0..most {
+            let Some(commit) = tail.unsynced.pop(through, self.defects) else {
+                return false;
+            };
             commit.publication.publish();
             self.durable
                 .fetch_max(commit.ticket.lsn.0, Ordering::AcqRel);
             commit.ticket.advance(Stage::Durable);
             commit.publication.let_go();
         }
+        true
     }
 }

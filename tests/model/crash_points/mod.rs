@@ -203,7 +203,7 @@ fn files_are_used_again_while_recycling() {
     let disks = play.disk.recorded();
     let reused = disks.windows(2).filter(|pair| {
         let spares = names(&pair[1], ".spare") < names(&pair[0], ".spare");
-        spares && names(&pair[1], ".tmp") > names(&pair[0], ".tmp")
+        spares && names(&pair[1], ".new") > names(&pair[0], ".new")
     });
     assert!(reused.count() > 2);
 }
