@@ -160,6 +160,34 @@ mod tests {
         assert_eq!(decode(&bytes, u64::MAX), None);
     }
 
+    /// A chunk's positions go into no other, however alike their numbers are.
+    #[test]
+    fn chunks_are_told_apart() {
+        for (near, far) in [
+            (1, CHUNK + 5),
+            (1, CHUNK << 12),
+            (CHUNK - 1, CHUNK),
+            (3, 3 * CHUNK + 1),
+        ] {
+            let mut set = Positions::default();
+            assert!(set.is_empty());
+            set.extend(&[near, far]);
+            assert_eq!(set.iter().collect::<Vec<_>>(), [near, far]);
+            assert!(!set.is_empty());
+            set.remove(near);
+            set.remove(far);
+            assert!(set.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_list_may_name_the_last_position_and_none_after_it() {
+        let mut bytes = Vec::new();
+        encode([7, 8, 9], &mut bytes);
+        assert_eq!(decode(&bytes, 9), Some(vec![7, 8, 9]));
+        assert_eq!(decode(&bytes, 8), None);
+    }
+
     proptest! {
         #[test]
         fn a_set_agrees_with_a_set(

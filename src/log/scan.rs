@@ -342,15 +342,15 @@ pub(crate) fn damage_or(
                 let open = seal.open_id(tags, record, id) && seal.open_payload(tags, record, body);
                 open.then_some(())?;
             }
-            (id_start, body_start) = (entry.id_end as usize, entry.body_end as usize);
             let sound =
                 Entry::is_intact(raw, position, id) && Entry::sum_of(body) == entry.body_sum;
-            (sound && !wrong(&entry, body)).then_some(())
+            (sound && !wrong(&entry, body)).then_some(entry)
         });
-        if intact.is_none() {
+        let Some(entry) = intact else {
             let payloads = frame.offset + (FRAME_HEADER_LEN + columns_len + ids.len()) as u64;
             return Ok(Some(payloads + body_start as u64));
-        }
+        };
+        (id_start, body_start) = (entry.id_end as usize, entry.body_end as usize);
     }
     Ok(None)
 }

@@ -1,6 +1,7 @@
 //! What is wrong in memory alone is found too, so these tests put it there.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::engine::Engine;
@@ -38,6 +39,51 @@ fn found(change: impl FnOnce(&Engine, &mut Published)) -> Vec<&'static str> {
         error => panic!("{error:?}"),
     };
     damage.into_iter().map(what).collect()
+}
+
+/// Where damage is reported when a byte of the newest segment is another one.
+fn reported_at(at: u64) -> Vec<u64> {
+    let (disk, store, path) = three_records();
+    disk.flip(&path, at, 1).unwrap();
+    let damage = store.verify(|_, _| {}).unwrap().damage;
+    let offset = |error| match error {
+        Error::Corrupt { offset, .. } => offset,
+        error => panic!("{error:?}"),
+    };
+    damage.into_iter().map(offset).collect()
+}
+
+fn three_records() -> (MemoryStorage, Store, PathBuf) {
+    let disk = MemoryStorage::new();
+    let options = Options::new().background(false).secret([1; 32]);
+    let store = options.storage(Arc::new(disk.clone())).open("/s").unwrap();
+    let feed = store.feed("c", "m").unwrap();
+    let records = [("1", "first"), ("2", "second"), ("3", "third!")];
+    let _ = feed.batch_save_raw(&records).unwrap();
+    let path = SegmentId(1).path("/s/log".as_ref());
+    (disk, store, path)
+}
+
+#[test]
+fn damage_is_reported_where_it_is() {
+    let (disk, _store, path) = three_records();
+    let bytes = disk.read_file(&path).unwrap();
+    let place = |text: &[u8]| {
+        let at = bytes.windows(text.len()).position(|window| window == text);
+        at.unwrap() as u64
+    };
+    // With the start of the payload that is not what was written.
+    for payload in [b"first".as_slice(), b"second", b"third!"] {
+        let at = place(payload);
+        assert_eq!(reported_at(at + 2), [at]);
+    }
+    // With the byte itself, where no record is.
+    let end = place(b"third!") + 6;
+    let padding = end..end.next_multiple_of(8);
+    assert!(!padding.is_empty());
+    for at in padding {
+        assert_eq!(reported_at(at), [at]);
+    }
 }
 
 #[test]
