@@ -74,6 +74,13 @@ impl Trail {
         self.heads.is_empty()
     }
 
+    /// Whether there is nothing to follow any more: every head has come to the end of the feed.
+    pub(crate) fn is_at_end(&mut self, source: Source<'_>) -> bool {
+        self.heads
+            .retain_mut(|head| !head.is_at_end() || head.go_on(source));
+        self.heads.is_empty()
+    }
+
     /// Memory held, in bytes.
     pub(crate) fn memory(&self) -> usize {
         let entries = self
@@ -251,5 +258,62 @@ impl Stretch {
         if let Some(entry) = self.entries.get_mut(at).filter(|entry| is_it(entry)) {
             entry.set_superseded();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+
+    use crate::options::Options;
+    use crate::storage::MemoryStorage;
+    use crate::store::Store;
+
+    const COUNT: usize = 8000;
+    const BATCH: usize = 500;
+
+    /// Saves every record once, in batches; returns how many were unchanged, and the memory that the
+    /// index and the trail take at the end.
+    fn save_all(store: &Store, order: impl Fn(usize) -> usize, value: &str) -> (u64, u64) {
+        let feed = store.feed("c", "m").unwrap();
+        let ids: Vec<String> = (0..COUNT)
+            .map(|at| format!("record {}", order(at)))
+            .collect();
+        let mut unchanged = 0;
+        for batch in ids.chunks(BATCH) {
+            let records: Vec<_> = batch.iter().map(|id| (id.as_str(), value)).collect();
+            unchanged += feed.batch_save_raw(&records).unwrap().totals.unchanged;
+        }
+        (unchanged, feed.stats().unwrap().index_bytes)
+    }
+
+    fn open(disk: &MemoryStorage) -> Store {
+        let options = Options::new().background(false).secret([1; 32]);
+        options.storage(Arc::new(disk.clone())).open("/s").unwrap()
+    }
+
+    #[test]
+    fn saves_in_the_order_of_the_last_ones_need_no_index() {
+        let disk = MemoryStorage::new();
+        let all = COUNT as u64;
+        let store = open(&disk);
+        let (unchanged, index) = save_all(&store, |at| at, "a");
+        assert_eq!(unchanged, 0);
+        store.close().unwrap();
+        for _ in 0..2 {
+            let store = open(&disk);
+            for _ in 0..2 {
+                let (unchanged, memory) = save_all(&store, |at| at, "a");
+                assert_eq!(unchanged, all);
+                assert!(memory > 0 && memory < index / 4, "{memory} of {index}");
+            }
+            store.close().unwrap();
+        }
+        // In another order it takes the index, and the same answers come out.
+        let (unchanged, memory) = save_all(&open(&disk), |at| at * 3001 % COUNT, "a");
+        assert_eq!(unchanged, all);
+        assert!(memory >= index / 2, "{memory} of {index}");
     }
 }

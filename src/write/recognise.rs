@@ -108,8 +108,8 @@ impl FeedTurn<'_> {
             feed: self.feed,
             resident: &resident,
         };
-        if trail.is_empty() && resident.index.is_none() {
-            // Not in use lately: probably a sync begins, with the first record.
+        if resident.index.is_none() && trail.is_at_end(source) {
+            // Probably a sync begins, with the first record.
             trail.begin_after(source, 0);
         }
         let mut rest = Vec::new();
