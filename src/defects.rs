@@ -22,6 +22,8 @@ pub enum Defect {
     IgnoreFailedSync,
     /// The log goes on in a new segment while the end of the old one is not synced.
     LeaveSegmentUnsynced,
+    /// A segment gets its name before what it begins with is synced.
+    NameUnsynced,
     /// The directory is not synced after a segment got its name.
     ForgetSegmentName,
     /// The directory is not synced after a pack got its name.
@@ -93,12 +95,13 @@ impl Defects {
 impl Defect {
     /// All that a history of one thread can show. [`Self::PublishPastSync`] takes a writer beside a
     /// flush, and is for `shuttle` to find.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::PublishBeforeSync,
         Self::RetireBeforeSync,
         Self::AcknowledgeBeforeSync,
         Self::IgnoreFailedSync,
         Self::LeaveSegmentUnsynced,
+        Self::NameUnsynced,
         Self::ForgetSegmentName,
         Self::ForgetPackName,
         Self::SplitCommits,

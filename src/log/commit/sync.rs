@@ -105,7 +105,15 @@ impl Log {
         if !self.defects.has(Defect::LeaveSegmentUnsynced) {
             left.segments.iter().try_for_each(|it| self.sync(it))?;
         }
+        if self.defects.has(Defect::NameUnsynced) {
+            self.name(left)?;
+        }
         self.sync(open)?;
+        self.name(left)
+    }
+
+    /// Gives new segments, which are synced, their names.
+    fn name(&self, left: &Left) -> Result<()> {
         if left.unnamed.is_empty() {
             return Ok(());
         }
