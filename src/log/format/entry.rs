@@ -1,0 +1,178 @@
+//! What a frame says of each record.
+
+use super::ENTRY_LEN;
+use crate::checksum::checksum;
+use crate::codec::Decoder;
+use crate::hash::Fingerprint;
+use crate::record::Action;
+
+/// One changed record in a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Entry {
+    pub(crate) key: Fingerprint,
+    pub(crate) content: Fingerprint,
+    /// When the record was added, in microseconds.
+    pub(crate) first_seen: u64,
+    /// Position of the version this one supersedes; 0 when the record was unknown.
+    pub(crate) previous: u64,
+    pub(crate) action: Action,
+    /// Whether the payload was saved as JSON, so that it is compared as a value.
+    pub(crate) json: bool,
+    /// Whether the payload is the one of the version at `previous`: a deletion copies nothing.
+    pub(crate) payload_at_previous: bool,
+    /// Whether the payload was pruned before this version: only deletions carry that on.
+    pub(crate) pruned: bool,
+    /// Whether the record was deleted and added again: behind its id stand its earlier
+    /// [lives](crate::feed::lives).
+    pub(crate) reborn: bool,
+    /// Length of the payload before it was [compressed](crate::compression); 0 when it is stored as
+    /// it is. Below 2^24.
+    pub(crate) plain_len: u32,
+    /// Where the record's id, and what stands behind it, ends among the frame's ids, and its payload among the payloads.
+    pub(crate) id_end: u32,
+    pub(crate) body_end: u32,
+    pub(crate) body_sum: u32,
+}
+
+/// In the year 4253.
+const FIRST_SEEN_MAX: u64 = (1 << 56) - 1;
+
+const FLAG_JSON: u8 = 4;
+const FLAG_PAYLOAD_AT_PREVIOUS: u8 = 8;
+const FLAG_PRUNED: u8 = 16;
+const FLAG_REBORN: u8 = 32;
+
+impl Entry {
+    /// The entry's bytes for the record at `position`; its checksum covers the id too.
+    pub(crate) fn encode(&self, position: u64, id: &[u8]) -> [u8; ENTRY_LEN] {
+        let mut flags = self.action as u8;
+        if self.json {
+            flags |= FLAG_JSON;
+        }
+        if self.payload_at_previous {
+            flags |= FLAG_PAYLOAD_AT_PREVIOUS;
+        }
+        if self.pruned {
+            flags |= FLAG_PRUNED;
+        }
+        if self.reborn {
+            flags |= FLAG_REBORN;
+        }
+        let mut bytes = [0; ENTRY_LEN];
+        bytes[..12].copy_from_slice(&self.key.to_bytes());
+        bytes[12..24].copy_from_slice(&self.content.to_bytes());
+        let first_seen = self.first_seen.min(FIRST_SEEN_MAX);
+        bytes[24..31].copy_from_slice(&first_seen.to_le_bytes()[..7]);
+        bytes[31] = flags;
+        bytes[32..38].copy_from_slice(&self.previous.to_le_bytes()[..6]);
+        // Lossless: frames have fewer bytes of ids, and only shorter payloads are compressed.
+        bytes[38..41].copy_from_slice(&self.id_end.to_le_bytes()[..3]);
+        bytes[41..44].copy_from_slice(&self.plain_len.to_le_bytes()[..3]);
+        bytes[44..48].copy_from_slice(&self.body_end.to_le_bytes());
+        bytes[48..52].copy_from_slice(&self.body_sum.to_le_bytes());
+        let sum = checksum(position, &[&bytes[..ENTRY_LEN - 4], id]);
+        bytes[ENTRY_LEN - 4..].copy_from_slice(&sum.to_le_bytes());
+        bytes
+    }
+
+    /// Reads an entry without its checksum: for readers that verified the whole table.
+    pub(crate) fn decode(bytes: &[u8; ENTRY_LEN]) -> Option<Self> {
+        let mut fields = Decoder::new(bytes);
+        let key = Fingerprint::from_bytes(fields.array()?);
+        let content = Fingerprint::from_bytes(fields.array()?);
+        let mut first_seen = [0; 8];
+        first_seen[..7].copy_from_slice(&fields.array::<7>()?);
+        let flags = fields.u8()?;
+        let mut previous = [0; 8];
+        previous[..6].copy_from_slice(&fields.array::<6>()?);
+        let mut three_bytes = || {
+            let [low, middle, high] = fields.array::<3>()?;
+            Some(u32::from_le_bytes([low, middle, high, 0]))
+        };
+        let (id_end, plain_len) = (three_bytes()?, three_bytes()?);
+        let action = match flags & 3 {
+            0 => Action::Added,
+            1 => Action::Updated,
+            2 => Action::Deleted,
+            _ => return None,
+        };
+        Some(Self {
+            key,
+            content,
+            first_seen: u64::from_le_bytes(first_seen),
+            previous: u64::from_le_bytes(previous),
+            action,
+            json: flags & FLAG_JSON != 0,
+            payload_at_previous: flags & FLAG_PAYLOAD_AT_PREVIOUS != 0,
+            pruned: flags & FLAG_PRUNED != 0,
+            reborn: flags & FLAG_REBORN != 0,
+            plain_len,
+            id_end,
+            body_end: fields.u32()?,
+            body_sum: fields.u32()?,
+        })
+    }
+
+    /// Where the record's id and its payload end.
+    pub(crate) fn ends(bytes: &[u8; ENTRY_LEN]) -> (u32, u32) {
+        let id = u32::from_le_bytes([bytes[38], bytes[39], bytes[40], 0]);
+        let payload = u32::from_le_bytes([bytes[44], bytes[45], bytes[46], bytes[47]]);
+        (id, payload)
+    }
+
+    /// Whether the entry's checksum holds for the record at `position` with this id.
+    pub(crate) fn is_intact(bytes: &[u8; ENTRY_LEN], position: u64, id: &[u8]) -> bool {
+        match bytes.split_last_chunk::<4>() {
+            Some((body, sum)) => u32::from_le_bytes(*sum) == checksum(position, &[body, id]),
+            None => false,
+        }
+    }
+
+    /// Length of the payload as it was saved, of which `stored` bytes are stored.
+    pub(crate) fn payload_len(&self, stored: u32) -> u32 {
+        match self.plain_len {
+            0 => stored,
+            plain => plain,
+        }
+    }
+
+    /// The checksum of a stored payload, as entries carry it.
+    pub(crate) fn sum_of(body: &[u8]) -> u32 {
+        checksum(0, &[body])
+    }
+}
+
+/// Splits a verified or unverified table into its entries' bytes.
+pub(crate) fn entry_table(bytes: &[u8]) -> &[[u8; ENTRY_LEN]] {
+    bytes.as_chunks::<ENTRY_LEN>().0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cursor::POSITION_MAX;
+
+    #[test]
+    fn entries_round_trip() {
+        let fingerprint = |byte| Fingerprint::from_bytes([byte; 12]);
+        let entry = Entry {
+            key: fingerprint(1),
+            content: fingerprint(2),
+            first_seen: FIRST_SEEN_MAX,
+            previous: POSITION_MAX,
+            action: Action::Updated,
+            json: true,
+            payload_at_previous: false,
+            pruned: false,
+            reborn: true,
+            plain_len: (1 << 24) - 2,
+            id_end: (1 << 24) - 3,
+            body_end: u32::MAX - 4,
+            body_sum: 0xdead_beef,
+        };
+        let bytes = entry.encode(7, b"id");
+        assert_eq!(Entry::decode(&bytes), Some(entry));
+        assert!(Entry::is_intact(&bytes, 7, b"id"));
+        assert!(!Entry::is_intact(&bytes, 8, b"id") && !Entry::is_intact(&bytes, 7, b"di"));
+    }
+}
