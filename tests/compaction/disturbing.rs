@@ -7,7 +7,7 @@ use highwater::storage::{MemoryStorage, Storage};
 use highwater::{List, OwnedRecord};
 
 use crate::stuck::Stuck;
-use crate::world::{STORE, eager, feed, line, options, owned, save};
+use crate::world::{STORE, eager, feed, files, line, options, owned, save};
 
 #[test]
 fn a_page_in_the_making_is_not_disturbed() {
@@ -109,4 +109,24 @@ fn closing_waits_until_nothing_is_written_any_more() {
     });
     let store = options(&disk).open(STORE).unwrap();
     assert_eq!(feed(&store, "contact").count().unwrap(), 4);
+}
+
+/// What was replaced is gone from the disk, but for one file that is to be a segment again; and that
+/// goes when the store is closed.
+#[test]
+fn nothing_stays_that_is_not_needed() {
+    let disk = MemoryStorage::new();
+    let store = eager(&disk).open(STORE).unwrap();
+    let contacts = feed(&store, "contact");
+    for round in 0..6 {
+        for at in 0..20 {
+            save(&contacts, [at % 4], 1500, char::from(b'a' + round));
+        }
+        let _ = store.compact().unwrap();
+        let log = files(&disk, ".seg").len() + files(&disk, ".pack").len();
+        assert_eq!(log as u64, store.stats().unwrap().segments);
+        assert_eq!(files(&disk, ".spare").len(), 1);
+    }
+    store.close().unwrap();
+    assert_eq!(files(&disk, ".spare").len() + files(&disk, ".new").len(), 0);
 }
