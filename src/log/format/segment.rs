@@ -98,7 +98,8 @@ impl SegmentHeader {
             .ok_or(HeaderError::Damaged)?;
         let mut version = Decoder::new(fields.get(8..12).unwrap_or_default());
         let version = version.u32().unwrap_or_default();
-        if fields.starts_with(&SEGMENT_MAGIC) && !is_readable(version) {
+        // Where the version got lost in a torn write there are zeros.
+        if fields.starts_with(&SEGMENT_MAGIC) && version != 0 && !is_readable(version) {
             return Err(HeaderError::UnknownVersion(version));
         }
         let header = Self::decode_fields(fields).ok_or(HeaderError::Damaged)?;
@@ -179,5 +180,11 @@ mod tests {
         bytes[8] = 2;
         bytes[60] ^= 1;
         assert_eq!(decode(&bytes), Err(HeaderError::Damaged));
+        bytes[60] ^= 1;
+        for torn in 0..SEGMENT_HEADER_LEN {
+            let mut bytes = bytes.clone();
+            bytes[torn..].fill(0);
+            assert_eq!(decode(&bytes), Err(HeaderError::Damaged), "at {torn}");
+        }
     }
 }
