@@ -478,6 +478,30 @@ fn a_failed_sync_of_the_catalog_is_not_saved_upon() {
     }
 }
 
+/// Found by the simulation: a read that failed while a catalog was copied left it of no use until the
+/// store was reopened.
+#[test]
+fn a_catalog_is_copied_again_after_a_failed_read() {
+    for after in 0.. {
+        let disk = MemoryStorage::new();
+        let store = options(&disk).open(STORE).unwrap();
+        let _ = step(&store, 0).unwrap();
+        let dropped = false;
+        disk.fail(Fault::Sync { after: 0, dropped });
+        let _ = store.checkpoint_catalog().unwrap_err();
+        disk.heal();
+        disk.fail(Fault::Read { after });
+        let saved = store.checkpoint_catalog();
+        disk.heal();
+        store.checkpoint_catalog().unwrap();
+        store.close().unwrap();
+        if saved.is_ok() {
+            assert!(after > 2, "{after} reads");
+            break;
+        }
+    }
+}
+
 /// Found by the simulation: whoever waits for the feed's newest commit before it goes on found that
 /// aborted, again and again; and the commit's time was not given back.
 #[test]

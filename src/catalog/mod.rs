@@ -307,9 +307,12 @@ impl Catalog {
         &mut self,
         run: impl FnOnce(&Database, &Cipher) -> Result<T, redb::Error>,
     ) -> Result<T> {
-        if self.database.is_none() && !self.connect(OpenMode::Existing)? && !self.renew()? {
-            self.database = None;
-            return Err(self.broken());
+        if self.database.is_none() && !self.connect(OpenMode::Existing)? {
+            let renewed = self.renew();
+            if !matches!(renewed, Ok(true)) {
+                self.database = None;
+                return Err(renewed.err().unwrap_or_else(|| self.broken()));
+            }
         }
         if !self.named {
             self.sync_name()?;
