@@ -308,6 +308,11 @@ impl Driver {
         let Some(dry) = self.look(dry) else {
             return;
         };
+        self.notice_poison();
+        if self.poisoned {
+            // It says what it would do to what is published, which may be older.
+            return;
+        }
         let live = |id: &&String| model.records[*id].is_live();
         check_removed(dry, &ids, ids.iter().filter(live).count(), has_more);
         if let LetGo::HardDelete = what {

@@ -108,7 +108,7 @@ fn given(name: &str) -> Option<u64> {
 }
 
 /// Seeds that failed once, each with what it has found.
-const KEPT: [(u64, &str); 9] = [
+const KEPT: [(u64, &str); 11] = [
     (2595, "a catalog that took nothing more after a failed read"),
     (
         301_085,
@@ -141,6 +141,14 @@ const KEPT: [(u64, &str); 9] = [
     (
         41_007_865,
         "a close after a recovery that vouched for nothing",
+    ),
+    (
+        50_007_355,
+        "a new segment's header, torn before its version",
+    ),
+    (
+        50_015_993,
+        "a catalog of no use after a read that failed while it was copied",
     ),
 ];
 
