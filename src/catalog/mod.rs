@@ -212,6 +212,7 @@ impl Catalog {
         }
     }
 
+    /// Makes the name that the file has been given durable.
     fn sync_name(&mut self) -> Result<()> {
         let synced = self.storage.sync_dir(&self.dir);
         synced.map_err(|error| Error::io("sync directory", &self.dir, error))?;
@@ -301,18 +302,28 @@ impl Catalog {
         }
     }
 
+    /// Opens a file again that was given up.
+    fn reopen(&mut self) -> Result<()> {
+        if self.connect(OpenMode::Existing)? {
+            return Ok(());
+        }
+        match self.renew() {
+            Ok(true) => Ok(()),
+            failed => {
+                self.database = None;
+                failed.and(Err(self.broken()))
+            }
+        }
+    }
+
     /// Runs redb code on the database, opened again if it was given up. It is given up when that
     /// fails: redb accepts nothing more after an I/O error.
     fn run<T>(
         &mut self,
         run: impl FnOnce(&Database, &Cipher) -> Result<T, redb::Error>,
     ) -> Result<T> {
-        if self.database.is_none() && !self.connect(OpenMode::Existing)? {
-            let renewed = self.renew();
-            if !matches!(renewed, Ok(true)) {
-                self.database = None;
-                return Err(renewed.err().unwrap_or_else(|| self.broken()));
-            }
+        if self.database.is_none() {
+            self.reopen()?;
         }
         if !self.named {
             self.sync_name()?;

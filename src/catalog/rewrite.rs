@@ -51,8 +51,8 @@ impl Catalog {
     }
 
     /// Copies all rows into a file under a cipher, which takes the place of this one when it is whole
-    /// and on stable storage; false when a row is damaged, or the copy was not closed. What a file under an old key has in pages
-    /// that are free would stay there for ever.
+    /// and on stable storage; false when a row is damaged, or the copy was not closed. What a file
+    /// under an old key has in pages that are free would stay there for ever.
     pub(super) fn rewrite(&mut self, cipher: &Cipher) -> Result<bool> {
         let dir = &self.dir;
         remove(&self.storage, dir, &[TEMPORARY_NAME])?;
@@ -62,22 +62,24 @@ impl Catalog {
         let copied = copy.guard(|| {
             let (read, write) = (from.begin_read()?, to.begin_write()?);
             let copied = copy_rows((&read, &self.cipher), (&write, cipher))?;
-            write.commit()?;
+            if copied {
+                write.commit()?;
+            }
             Ok(copied)
         })?;
+        if !copied {
+            return Ok(false);
+        }
         // Both are closed before their files change names.
         copy.database = None;
-        if copied {
-            self.database = None;
-            self.named = false;
-            self.storage
-                .rename(&copy.path, &self.path)
-                .map_err(|error| Error::io("rename", &copy.path, error))?;
-            self.sync_name()?;
-            self.cipher = cipher.clone();
-            return self.connect(OpenMode::Existing);
-        }
-        Ok(false)
+        self.database = None;
+        self.named = false;
+        self.storage
+            .rename(&copy.path, &self.path)
+            .map_err(|error| Error::io("rename", &copy.path, error))?;
+        self.sync_name()?;
+        self.cipher = cipher.clone();
+        self.connect(OpenMode::Existing)
     }
 }
 

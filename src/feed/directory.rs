@@ -177,9 +177,8 @@ impl Directory {
         let since = before.frames.iter().zip(&self.frames);
         let changed = since.filter(|(old, new)| !Arc::ptr_eq(old, new));
         let retired = |(old, new): (&Arc<FrameRef>, &Arc<FrameRef>)| {
-            let live: BTreeSet<u64> = new.live_positions().collect();
-            let gone = old.live_positions().filter(|it| !live.contains(it));
-            gone.collect::<Vec<u64>>()
+            let gone = |position: &u64| !new.is_live((position - new.first) as u32);
+            old.live_positions().filter(gone).collect::<Vec<u64>>()
         };
         let retired: Vec<u64> = changed.flat_map(retired).collect();
         let pushed = &self.frames[before.frames.len()..];

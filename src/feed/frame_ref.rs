@@ -188,8 +188,7 @@ impl FrameRef {
 
     /// The position of the first live record.
     pub(crate) fn first_live(&self) -> Option<u64> {
-        let bit = self.live_from(0).next()?;
-        Some(self.first + u64::from(bit))
+        self.live_positions().next()
     }
 
     /// The live records' bits below `to`, descending.

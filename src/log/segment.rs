@@ -228,6 +228,11 @@ impl Segment {
         })
     }
 
+    /// Whether a segment that was opened had its name.
+    pub(crate) fn has_name(&self, dir: &Path) -> bool {
+        self.path == self.id().path(dir)
+    }
+
     /// A segment that was opened without its name, under its name.
     pub(crate) fn renamed(&self, storage: &dyn Storage, dir: &Path) -> Result<Self> {
         let path = self.id().path(dir);

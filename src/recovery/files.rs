@@ -22,19 +22,18 @@ use crate::storage::{OpenMode, Storage};
 pub(super) type Files = Vec<Arc<Segment>>;
 
 /// Opens all segments and all packs in id order, and removes what a crash left half-made. Whoever has
-/// not the key removes nothing. Also whether segments are among them that have not got their names.
+/// not the key removes nothing. Segments may be among them that have not got their names.
 pub(super) fn open_segments(
     storage: &dyn Storage,
     dir: &Path,
     keyring: &Keyring,
-) -> Result<(Files, Files, bool)> {
+) -> Result<(Files, Files)> {
     let names = storage
         .list(dir)
         .map_err(|error| Error::io("list", dir, error))?;
     let ids = names.iter().filter_map(|name| SegmentId::parse(name));
     let open = |id: SegmentId| Segment::open(storage, id.path(dir), id, keyring).map(Arc::new);
     let mut segments = ids.map(open).collect::<Result<Vec<_>>>()?;
-    let named = segments.len();
     let mut strays: Vec<PathBuf> = names
         .iter()
         .filter(|name| SegmentId::is_stray(name))
@@ -52,17 +51,15 @@ pub(super) fn open_segments(
             Err(error) => return Err(error),
         }
     }
-    let unnamed = segments.len() > named;
     for path in strays {
         storage
             .remove(&path)
             .map_err(|error| Error::io("remove", &path, error))?;
     }
     segments.sort_by_key(|segment| segment.id());
-    let (segments, packs) = segments
+    Ok(segments
         .into_iter()
-        .partition(|segment| !segment.id().is_pack());
-    Ok((segments, packs, unnamed))
+        .partition(|segment| !segment.id().is_pack()))
 }
 
 /// Removes files that compaction had replaced when the store was left, or was about to make.

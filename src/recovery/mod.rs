@@ -68,7 +68,7 @@ pub(crate) fn open(path: &Path, options: Options, opening: Opening) -> Result<Ar
     }
     let is_backup = marker.is_some();
     let keyring = Keyring::new(options.encryption.clone());
-    let (mut segments, mut packs, unnamed) = open_segments(storage, &dir, &keyring)?;
+    let (mut segments, mut packs) = open_segments(storage, &dir, &keyring)?;
     let fresh = segments.is_empty() && packs.is_empty();
     if fresh {
         create_first_segment(storage, path, &dir, (&options, &keyring), &mut segments)?;
@@ -115,7 +115,8 @@ pub(crate) fn open(path: &Path, options: Options, opening: Opening) -> Result<Ar
         .unwrap_or_default();
     let closed = was_closed(&scan, &segments, generation, root);
     let (mut frames, mut end) = (scan.frames.clone(), scan.end);
-    if !fresh && (scan.torn || !closed || unnamed || is_backup) {
+    let all_named = segments.iter().all(|segment| segment.has_name(&dir));
+    if !fresh && (scan.torn || !closed || !all_named || is_backup) {
         generation += if is_backup { BRANCH_GENERATIONS } else { 1 };
         // Closed with nothing new, it is closed all the same: that is what vouches for the log's end.
         catalog.root.clean = false;

@@ -124,10 +124,9 @@ fn put_away(
     durable: Lsn,
     cut: LogPosition,
 ) -> Result<()> {
-    let has_name = |segment: &Segment| segment.path == segment.id().path(dir);
     let counts: Vec<SegmentId> = live.iter().map(|(segment, _)| segment.id()).collect();
     let keep = |segment: &Arc<Segment>| {
-        let is_whole = has_name(segment) || segment.header.first_lsn <= durable;
+        let is_whole = segment.has_name(dir) || segment.header.first_lsn <= durable;
         segment.id() <= cut.segment && counts.contains(&segment.id()) && is_whole
     };
     for segment in segments.iter().filter(|segment| !keep(segment)) {
@@ -137,7 +136,7 @@ fn put_away(
     }
     segments.retain(keep);
     for segment in segments.iter_mut() {
-        if !has_name(segment) {
+        if !segment.has_name(dir) {
             *segment = Arc::new(segment.renamed(storage, dir)?);
         }
     }

@@ -61,11 +61,6 @@ impl Files {
         let names = names.map_err(|error| Error::io("list", dir, error))?;
         let mut candidates = Vec::new();
         let ids = || names.iter().filter_map(|name| SegmentId::parse(name));
-        let unnamed = || {
-            names
-                .iter()
-                .filter_map(|name| SegmentId::parse_unnamed(name))
-        };
         for id in ids() {
             let path = id.path(dir);
             match storage.open(&path, OpenMode::Existing) {
@@ -73,7 +68,10 @@ impl Files {
                 Err(error) => damage.push(Error::io("open", &path, error)),
             }
         }
-        for id in unnamed() {
+        for id in names
+            .iter()
+            .filter_map(|name| SegmentId::parse_unnamed(name))
+        {
             let path = id.unnamed_path(dir);
             let file = storage.open(&path, OpenMode::Existing);
             let file = file.map_err(|error| Error::io("open", &path, error))?;

@@ -41,7 +41,7 @@ fn found(change: impl FnOnce(&Engine, &mut Published)) -> Vec<&'static str> {
     damage.into_iter().map(what).collect()
 }
 
-/// Where damage is reported when a byte of the newest segment is another one.
+/// Where damage is reported when a byte of the only segment is another one.
 fn reported_at(at: u64) -> Vec<u64> {
     let (disk, store, path) = three_records();
     disk.flip(&path, at, 1).unwrap();

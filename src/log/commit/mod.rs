@@ -70,16 +70,8 @@ struct Tail {
     synced_once: bool,
 }
 
-/// What is known of the files of the log on stable storage.
-struct Syncing {
-    /// Whether a sync ever failed.
-    failed: bool,
-    /// The newest segment that has its name.
-    named: SegmentId,
-}
-
 impl Tail {
-    /// Where the next frame goes, if what is written is `durable` once it is synced.
+    /// Where the next frame goes. `durable` is the newest LSN that is, for when nothing is unsynced.
     fn position(&self, durable: Lsn) -> LogPosition {
         LogPosition {
             segment: self.segment.id(),
@@ -88,6 +80,14 @@ impl Tail {
             lsn: self.unsynced.newest().unwrap_or(durable),
         }
     }
+}
+
+/// What is known of the files of the log on stable storage.
+struct Syncing {
+    /// Whether a sync ever failed.
+    failed: bool,
+    /// The newest segment that has its name.
+    named: SegmentId,
 }
 
 /// What [`Log::enqueue`] answers when a commit was aborted after the caller looked at the feeds.

@@ -14,7 +14,7 @@ use crate::primitives::MutexGuard;
 use crate::primitives::atomic::Ordering;
 
 /// After so many commits a writer who waits for the tail gets it.
-const PUBLISHED_AT_ONCE: usize = 8;
+const PUBLISHED_AT_ONCE: u32 = 8;
 
 impl Log {
     /// Syncs and publishes everything that was acknowledged before the call. Writers in relaxed
@@ -24,7 +24,7 @@ impl Log {
         let mut queue = self.queue.lock();
         while self.durable.load(Ordering::Acquire) < target {
             queue.check_healthy()?;
-            queue = self.sync_in_turn(queue)?.0;
+            queue = self.sync_in_turn(queue).0;
         }
         Ok(())
     }
@@ -39,7 +39,7 @@ impl Log {
         loop {
             queue.check_healthy()?;
             let position;
-            (queue, position) = self.sync_in_turn(queue)?;
+            (queue, position) = self.sync_in_turn(queue);
             if let Some(position) = position {
                 queue.check_healthy()?;
                 return Ok(position);
@@ -52,22 +52,19 @@ impl Log {
     fn sync_in_turn<'a>(
         &'a self,
         mut queue: MutexGuard<'a, Queue>,
-    ) -> Result<(MutexGuard<'a, Queue>, Option<LogPosition>)> {
+    ) -> (MutexGuard<'a, Queue>, Option<LogPosition>) {
         if queue.syncing {
             self.turn.wait(&mut queue);
-            return Ok((queue, None));
+            return (queue, None);
         }
         queue.syncing = true;
         drop(queue);
-        let mut position = None;
-        let synced = self.in_turn(Queue::stop_syncing, || {
-            position = Some(self.sync_behind()?);
-            Ok(())
-        });
+        let synced = self.in_turn(Queue::stop_syncing, || self.sync_behind());
         let mut queue = self.queue.lock();
         queue.syncing = false;
-        self.note(&mut queue, synced);
-        Ok((queue, position))
+        let position = synced.as_ref().ok().copied();
+        self.note(&mut queue, synced.map(drop));
+        (queue, position)
     }
 
     /// Syncs what is written by now, and publishes that much. The tail is free while it syncs. Returns
@@ -92,8 +89,12 @@ impl Log {
             true => tail.unsynced.newest().unwrap_or(through),
             false => through,
         };
-        while self.publish_some(&mut tail, through, PUBLISHED_AT_ONCE) {
-            MutexGuard::bump(&mut tail);
+        let mut published = 0;
+        while self.publish_next(&mut tail, through) {
+            published += 1;
+            if published % PUBLISHED_AT_ONCE == 0 {
+                MutexGuard::bump(&mut tail);
+            }
         }
         Ok(position)
     }
@@ -162,24 +163,22 @@ impl Log {
         tail.left = Left::default();
         tail.synced = tail.offset;
         if let Some(newest) = tail.unsynced.newest() {
-            while self.publish_some(tail, newest, usize::MAX) {}
+            while self.publish_next(tail, newest) {}
         }
         Ok(())
     }
 
-    /// Publishes so many of the commits up to `through`, oldest first; false when there are no more.
-    fn publish_some(&self, tail: &mut Tail, through: Lsn, most: usize) -> bool {
+    /// Publishes the oldest commit up to `through`; false when there is none.
+    fn publish_next(&self, tail: &mut Tail, through: Lsn) -> bool {
         tail.synced_once = true;
-        for _ in 0..most {
-            let Some(commit) = tail.unsynced.pop(through, self.defects) else {
-                return false;
-            };
-            commit.publication.publish();
-            self.durable
-                .fetch_max(commit.ticket.lsn.0, Ordering::AcqRel);
-            commit.ticket.advance(Stage::Durable);
-            commit.publication.let_go();
-        }
+        let Some(commit) = tail.unsynced.pop(through, self.defects) else {
+            return false;
+        };
+        commit.publication.publish();
+        self.durable
+            .fetch_max(commit.ticket.lsn.0, Ordering::AcqRel);
+        commit.ticket.advance(Stage::Durable);
+        commit.publication.let_go();
         true
     }
 }
