@@ -68,9 +68,7 @@ pub fn decode(kind: u8, bytes: &[u8]) -> Option<Vec<u8>> {
             positions::encode(positions::decode(bytes, 1 << 16)?, &mut encoded);
             encoded
         }
-        _ => Entry::decode(bytes.try_into().ok()?)?
-            .encode(1, b"")
-            .to_vec(),
+        _ => Entry::decode(bytes.try_into().ok()?)?.encode().to_vec(),
     })
 }
 

@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use crate::checksum::checksum;
+use crate::checksum::{checksum, checksums};
 use crate::compression::Codec;
 use crate::defects::{Defect, Defects};
 use crate::error::{Error, Result};
@@ -337,16 +337,22 @@ impl Span {
         };
         let first_row = rows.len();
         rows.reserve(located.len());
-        for record in located {
+        let place = |record: &Located| {
             let start = (record.id_start - first.id_start) as usize;
-            let place = &ids[start..(record.entry.id_end - first.id_start) as usize];
+            &ids[start..(record.entry.id_end - first.id_start) as usize]
+        };
+        let summed = located
+            .iter()
+            .map(|record| Entry::summed(&record.raw, record.position, place(record)));
+        for (record, sum) in located.iter().zip(checksums(summed)) {
+            let start = (record.id_start - first.id_start) as usize;
+            let place = place(record);
             let id_len = match record.entry.reborn {
                 true => Lives::id_len(place),
                 false => Some(place.len()),
             };
             let id_len = id_len.filter(|len| is_text(start..start + len));
-            let intact = Entry::is_intact(&record.raw, record.position, place);
-            let Some(id_len) = id_len.filter(|_| intact) else {
+            let Some(id_len) = id_len.filter(|_| Entry::sum(&record.raw) == sum) else {
                 let path = &self.segment.path;
                 return Err(Error::corrupt(path, record.entry_at, "record entry or id"));
             };
@@ -437,13 +443,12 @@ impl Span {
             buffer.resize(start + (to - from) as usize, 0);
             self.read(&mut buffer[start..], self.bodies_at + u64::from(from))?;
             self.open_bodies(run, tags, &mut buffer[start..])?;
+            self.check_bodies(run, &buffer[start..])?;
             for (record, row) in run.iter().zip(&mut rows[at..end]) {
-                if record.pruned {
-                    continue;
+                if !record.pruned {
+                    row.body = start + (record.body_start - from) as usize
+                        ..start + (record.entry.body_end - from) as usize;
                 }
-                row.body = start + (record.body_start - from) as usize
-                    ..start + (record.entry.body_end - from) as usize;
-                self.check_body(record, &buffer[row.body.clone()])?;
             }
             at = end;
         }
@@ -464,10 +469,10 @@ impl Span {
         let mut stored = vec![0; (to - from) as usize];
         self.read(&mut stored, self.bodies_at + u64::from(from))?;
         self.open_bodies(run, tags, &mut stored)?;
+        self.check_bodies(run, &stored)?;
         for (record, row) in run.iter().zip(rows).filter(|(record, _)| !record.pruned) {
             let (begin, end) = (record.body_start - from, record.entry.body_end - from);
             let body = &stored[begin as usize..end as usize];
-            self.check_body(record, body)?;
             let start = buffer.len();
             match record.entry.plain_len {
                 0 => buffer.extend_from_slice(body),
@@ -481,12 +486,23 @@ impl Span {
         Ok(())
     }
 
-    fn check_body(&self, record: &Located, body: &[u8]) -> Result<()> {
-        if self.defects.has(Defect::TrustPayloads) || Entry::sum_of(body) == record.entry.body_sum {
-            return Ok(());
+    /// Verifies the payloads of a run of records, of which `stored` begins with the first.
+    fn check_bodies(&self, run: &[Located], stored: &[u8]) -> Result<()> {
+        let from = run.first().map_or(0, |first| first.body_start);
+        let present = || run.iter().filter(|record| !record.pruned);
+        let body = |record: &Located| {
+            let (begin, end) = (record.body_start - from, record.entry.body_end - from);
+            (0, [&stored[begin as usize..end as usize]])
+        };
+        let mut sums = present().zip(checksums(present().map(body)));
+        let damaged = sums.find(|(record, sum)| record.entry.body_sum != *sum);
+        match damaged.filter(|_| !self.defects.has(Defect::TrustPayloads)) {
+            None => Ok(()),
+            Some((record, _)) => {
+                let offset = self.bodies_at + u64::from(record.body_start);
+                Err(Error::corrupt(&self.segment.path, offset, "payload"))
+            }
         }
-        let offset = self.bodies_at + u64::from(record.body_start);
-        Err(Error::corrupt(&self.segment.path, offset, "payload"))
     }
 
     /// Reads from the span's segment.

@@ -14,6 +14,7 @@ use crate::feed::marks::Mark;
 use crate::feed::state::FeedState;
 use crate::log::format::{
     Author, ENTRY_LEN, Entry, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, FrameKind, entry_table,
+    sum_records,
 };
 use crate::log::{Lsn, SegmentId, seal};
 use crate::publish::Place;
@@ -219,24 +220,16 @@ impl Frame {
         self.content.entries.len() / ENTRY_LEN
     }
 
-    /// Appends a record; `entry`'s end offsets and payload checksum are filled in here. `lives` is
+    /// Appends a record; `entry`'s end offsets are filled in here, checksums when all records are there. `lives` is
     /// what stands behind the id of a reborn record, `body` its payload as it is to be stored.
-    pub(crate) fn push(&mut self, entry: Entry, id: &[u8], lives: &[u8], body: &[u8]) {
-        let position = self.header.first + self.count() as u64;
-        self.push_at(position, entry, id, lives, body);
-    }
-
-    fn push_at(&mut self, position: u64, mut entry: Entry, id: &[u8], lives: &[u8], body: &[u8]) {
-        let start = self.content.ids.len();
+    pub(crate) fn push(&mut self, mut entry: Entry, id: &[u8], lives: &[u8], body: &[u8]) {
         self.content.ids.extend_from_slice(id);
         self.content.ids.extend_from_slice(lives);
         self.content.bodies.extend_from_slice(body);
         // Lossless: `is_full` keeps the bodies below 4 MiB plus one payload, ids below 9 MiB.
         entry.id_end = self.content.ids.len() as u32;
         entry.body_end = self.content.bodies.len() as u32;
-        entry.body_sum = Entry::sum_of(body);
-        let encoded = entry.encode(position, &self.content.ids[start..]);
-        self.content.entries.extend_from_slice(&encoded);
+        self.content.entries.extend_from_slice(&entry.encode());
     }
 
     /// The entry, what is in the id's place and the payload at `position`, while the frame has not
@@ -263,6 +256,8 @@ impl Frame {
     pub(crate) fn seal(&mut self, cipher: &Cipher) {
         if self.header.kind == FrameKind::Records {
             self.header.count = self.count() as u32;
+            let first = self.header.first;
+            self.sum_records(|index| first + index as u64);
         }
         if let Some(keys) = cipher {
             self.encrypt(keys);
@@ -280,6 +275,16 @@ impl Frame {
             None => &mut self.content.bodies,
         };
         last.resize(last.len() + padding, 0);
+    }
+
+    fn sum_records(&mut self, position: impl Fn(usize) -> u64) {
+        let FrameBuffers {
+            entries,
+            ids,
+            bodies,
+            ..
+        } = &mut self.content;
+        sum_records(entries.as_chunks_mut().0, ids, bodies, position);
     }
 
     fn encrypt(&mut self, keys: &StoreKeys) {
@@ -355,7 +360,7 @@ impl PackedFrame {
         ids: &[u8],
         body: &[u8],
     ) {
-        self.frame.push_at(position, entry, ids, &[], body);
+        self.frame.push(entry, ids, &[], body);
         self.positions.push(position);
         self.frame.header.lsn = self.frame.header.lsn.max(lsn);
         if self.origins.last() != Some(&origin) {
@@ -378,6 +383,7 @@ impl PackedFrame {
         header.count = self.positions.len() as u32;
         // A frame has fewer records than that.
         header.origins = self.origins.len() as u16;
+        self.frame.sum_records(|index| self.positions[index]);
         let columns = &mut self.frame.content.entries;
         let mut packing = Encoder::default();
         packing = self.positions.iter().fold(packing, |to, at| to.u64(*at));

@@ -1,7 +1,7 @@
 //! What a frame says of each record.
 
 use super::ENTRY_LEN;
-use crate::checksum::checksum;
+use crate::checksum::{checksum, checksums};
 use crate::codec::Decoder;
 use crate::hash::Fingerprint;
 use crate::record::Action;
@@ -43,8 +43,8 @@ const FLAG_PRUNED: u8 = 16;
 const FLAG_REBORN: u8 = 32;
 
 impl Entry {
-    /// The entry's bytes for the record at `position`; its checksum covers the id too.
-    pub(crate) fn encode(&self, position: u64, id: &[u8]) -> [u8; ENTRY_LEN] {
+    /// The entry's bytes, without its checksum, which [`sum_records`] fills in.
+    pub(crate) fn encode(&self) -> [u8; ENTRY_LEN] {
         let mut flags = self.action as u8;
         if self.json {
             flags |= FLAG_JSON;
@@ -70,8 +70,6 @@ impl Entry {
         bytes[41..44].copy_from_slice(&self.plain_len.to_le_bytes()[..3]);
         bytes[44..48].copy_from_slice(&self.body_end.to_le_bytes());
         bytes[48..52].copy_from_slice(&self.body_sum.to_le_bytes());
-        let sum = checksum(position, &[&bytes[..ENTRY_LEN - 4], id]);
-        bytes[ENTRY_LEN - 4..].copy_from_slice(&sum.to_le_bytes());
         bytes
     }
 
@@ -122,10 +120,22 @@ impl Entry {
 
     /// Whether the entry's checksum holds for the record at `position` with this id.
     pub(crate) fn is_intact(bytes: &[u8; ENTRY_LEN], position: u64, id: &[u8]) -> bool {
-        match bytes.split_last_chunk::<4>() {
-            Some((body, sum)) => u32::from_le_bytes(*sum) == checksum(position, &[body, id]),
-            None => false,
-        }
+        let (seed, parts) = Self::summed(bytes, position, id);
+        Self::sum(bytes) == checksum(seed, &parts)
+    }
+
+    /// What the checksum of an entry is of.
+    pub(crate) fn summed<'a>(
+        bytes: &'a [u8; ENTRY_LEN],
+        position: u64,
+        id: &'a [u8],
+    ) -> (u64, [&'a [u8]; 2]) {
+        (position, [&bytes[..ENTRY_LEN - 4], id])
+    }
+
+    /// The checksum that an entry has.
+    pub(crate) fn sum(bytes: &[u8; ENTRY_LEN]) -> u32 {
+        bytes.last_chunk().map_or(0, |sum| u32::from_le_bytes(*sum))
     }
 
     /// Length of the payload as it was saved, of which `stored` bytes are stored.
@@ -142,6 +152,38 @@ impl Entry {
     }
 }
 
+/// Fills in the checksums of records in a table of their entries: of the payloads, and of each entry
+/// with the id. `position` tells where in the feed a record of the table is.
+pub(crate) fn sum_records(
+    entries: &mut [[u8; ENTRY_LEN]],
+    ids: &[u8],
+    bodies: &[u8],
+    position: impl Fn(usize) -> u64,
+) {
+    let mut start = 0;
+    let payloads = entries.iter().map(|entry| {
+        let (_, end) = Entry::ends(entry);
+        let payload = &bodies[start as usize..end as usize];
+        start = end;
+        (0, [payload])
+    });
+    let sums: Vec<u32> = checksums(payloads).collect();
+    for (entry, sum) in entries.iter_mut().zip(sums) {
+        entry[48..52].copy_from_slice(&sum.to_le_bytes());
+    }
+    let mut start = 0;
+    let summed = entries.iter().enumerate().map(|(index, entry)| {
+        let (end, _) = Entry::ends(entry);
+        let id = &ids[start as usize..end as usize];
+        start = end;
+        Entry::summed(entry, position(index), id)
+    });
+    let sums: Vec<u32> = checksums(summed).collect();
+    for (entry, sum) in entries.iter_mut().zip(sums) {
+        entry[ENTRY_LEN - 4..].copy_from_slice(&sum.to_le_bytes());
+    }
+}
+
 /// Splits a verified or unverified table into its entries' bytes.
 pub(crate) fn entry_table(bytes: &[u8]) -> &[[u8; ENTRY_LEN]] {
     bytes.as_chunks::<ENTRY_LEN>().0
@@ -152,10 +194,9 @@ mod tests {
     use super::*;
     use crate::cursor::POSITION_MAX;
 
-    #[test]
-    fn entries_round_trip() {
+    fn sample() -> Entry {
         let fingerprint = |byte| Fingerprint::from_bytes([byte; 12]);
-        let entry = Entry {
+        Entry {
             key: fingerprint(1),
             content: fingerprint(2),
             first_seen: FIRST_SEEN_MAX,
@@ -169,10 +210,27 @@ mod tests {
             id_end: (1 << 24) - 3,
             body_end: u32::MAX - 4,
             body_sum: 0xdead_beef,
+        }
+    }
+
+    #[test]
+    fn entries_round_trip() {
+        let entry = sample();
+        assert_eq!(Entry::decode(&entry.encode()), Some(entry));
+    }
+
+    #[test]
+    fn checksums_bind_records_to_their_places() {
+        let entry = |id_end, body_end| Entry {
+            id_end,
+            body_end,
+            ..sample()
         };
-        let bytes = entry.encode(7, b"id");
-        assert_eq!(Entry::decode(&bytes), Some(entry));
-        assert!(Entry::is_intact(&bytes, 7, b"id"));
-        assert!(!Entry::is_intact(&bytes, 8, b"id") && !Entry::is_intact(&bytes, 7, b"di"));
+        let mut table = [entry(2, 3).encode(), entry(5, 4).encode()];
+        sum_records(&mut table, b"idid2", b"one2", |index| 7 + index as u64);
+        let sums = table.map(|bytes| Entry::decode(&bytes).unwrap().body_sum);
+        assert_eq!(sums, [Entry::sum_of(b"one"), Entry::sum_of(b"2")]);
+        assert!(Entry::is_intact(&table[0], 7, b"id") && Entry::is_intact(&table[1], 8, b"id2"));
+        assert!(!Entry::is_intact(&table[0], 8, b"id") && !Entry::is_intact(&table[0], 7, b"di"));
     }
 }

@@ -9,7 +9,7 @@ mod entry;
 mod frame;
 mod segment;
 
-pub(crate) use entry::{Entry, entry_table};
+pub(crate) use entry::{Entry, entry_table, sum_records};
 pub(crate) use frame::{Author, FrameHeader, FrameKind, SyncId};
 pub(crate) use segment::{HeaderError, Identity, SegmentHeader};
 
