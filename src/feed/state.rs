@@ -99,7 +99,7 @@ pub(crate) struct Pending {
     pub(crate) first: u64,
     pub(crate) time: u64,
     pub(crate) author: Author,
-    pub(crate) before: Vec<(Fingerprint, Option<IndexEntry>)>,
+    pub(crate) replaced: Vec<IndexEntry>,
     /// The least and the greatest position it supersedes; none when they are the wrong way round.
     pub(crate) oldest_replaced: u64,
     pub(crate) newest_replaced: u64,
@@ -621,14 +621,9 @@ impl Resident {
     /// The visible version of a record whose newest one is in flight: the oldest queued commit that
     /// changed it knows what was there before.
     fn replaced(&self, key: Fingerprint, tail: u64) -> Option<IndexEntry> {
-        let replaced = self.pending.iter().flat_map(|pending| &pending.before);
-        let versions = replaced.filter(|(changed, _)| *changed == key);
-        let visible = |old: &Option<IndexEntry>| old.is_none_or(|old| old.position() <= tail);
+        let replaced = self.pending.iter().flat_map(|pending| &pending.replaced);
+        let mut visible = replaced.filter(|old| old.key == key && old.position() <= tail);
         // The newest of the visible ones: commits already published may still be in the list.
-        let mut found = None;
-        for version in versions.map(|(_, old)| *old).filter(visible) {
-            found = version.or(found);
-        }
-        found
+        visible.next_back().copied()
     }
 }

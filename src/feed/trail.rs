@@ -236,8 +236,8 @@ impl Stretch {
         let queued = source.resident.pending.iter();
         let queued = queued
             .filter(|pending| pending.oldest_replaced < end && pending.newest_replaced >= first);
-        for (_, before) in queued.flat_map(|pending| &pending.before) {
-            before.iter().for_each(|old| stretch.forget(old.position()));
+        for old in queued.flat_map(|pending| &pending.replaced) {
+            stretch.forget(old.position());
         }
         Ok(Some(stretch))
     }

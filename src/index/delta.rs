@@ -17,6 +17,13 @@ impl Delta {
         &self.entries
     }
 
+    /// Takes all entries out. The memory of the table stays for the next ones: it is small, and grew
+    /// step by step.
+    pub(crate) fn drain(&mut self) -> Vec<IndexEntry> {
+        self.slots.clear();
+        std::mem::take(&mut self.entries)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -30,20 +37,20 @@ impl Delta {
         self.entries.capacity() * size_of::<IndexEntry>() + self.slots.allocation_size()
     }
 
-    pub(crate) fn find(&self, key: Fingerprint) -> Option<usize> {
+    pub(crate) fn find(&self, key: Fingerprint) -> Option<u32> {
         if self.entries.is_empty() {
             return None;
         }
         let is_it = |at: &u32| self.entries[*at as usize].key == key;
-        self.slots.find(key.head(), is_it).map(|at| *at as usize)
+        self.slots.find(key.head(), is_it).copied()
     }
 
-    /// Takes in an entry of a key that is not there. Room grows as in a vector, but for no more than
-    /// `room` further entries.
+    /// Takes in an entry of a key that is not there. Room grows by half each time, but for no more
+    /// than `room` further entries.
     pub(crate) fn insert(&mut self, entry: IndexEntry, room: usize) {
         if self.entries.len() == self.entries.capacity() {
-            let double = self.entries.len().max(16);
-            self.entries.reserve_exact(double.min(room));
+            let half = (self.entries.len() / 2).max(16);
+            self.entries.reserve_exact(half.min(room));
         }
         let at = self.entries.len() as u32;
         self.entries.push(entry);

@@ -36,13 +36,14 @@ use crate::index::sorted::{Sorted, order};
 const DELTA_MIN: usize = 1024;
 const DELTA_FRACTION: usize = 8;
 
-/// Where an entry is. Valid until the next [`Index::put`].
+/// Where an entry is. Valid until the next [`Index::put`]. Of what is in memory, or found at once, there
+/// are fewer than 2^32.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Slot {
-    Base(usize),
-    Delta(usize),
+    Base(u32),
+    Delta(u32),
     /// In a run; a place in the [`Lookup`] that found it.
-    Run(usize),
+    Run(u32),
 }
 
 /// The answers to many questions at once.
@@ -150,9 +151,9 @@ impl Index {
     /// The entry at a slot that `lookup` has found.
     pub(crate) fn entry<'a>(&'a self, slot: Slot, lookup: &'a Lookup) -> &'a IndexEntry {
         match (slot, &self.base) {
-            (Slot::Base(at), Base::Sorted(base)) => &base.entries()[at],
-            (Slot::Delta(at), _) => &self.delta.entries()[at],
-            (Slot::Run(at) | Slot::Base(at), _) => &lookup.from_runs[at],
+            (Slot::Base(at), Base::Sorted(base)) => &base.entries()[at as usize],
+            (Slot::Delta(at), _) => &self.delta.entries()[at as usize],
+            (Slot::Run(at) | Slot::Base(at), _) => &lookup.from_runs[at as usize],
         }
     }
 
@@ -174,14 +175,14 @@ impl Index {
         let guesses: Vec<usize> = keys.iter().map(|key| base.guess(*key)).collect();
         let touched: Vec<u64> = guesses
             .iter()
-            .map(|at| base.head_at(*at).unwrap_or(0))
+            .map(|at| base.touch(*at).unwrap_or(0))
             .collect();
         let guessed = keys.iter().zip(guesses).zip(touched);
         slots.extend(guessed.map(|((key, at), head)| {
             let there = head == key.head() && base.entries().get(at).is_some_and(|e| e.key == *key);
             let place = if there { Some(at) } else { base.find(*key, at) };
             let added = || self.delta.find(*key).map(Slot::Delta);
-            place.map(Slot::Base).or_else(added)
+            place.map(|at| Slot::Base(at as u32)).or_else(added)
         }));
     }
 
@@ -208,7 +209,7 @@ impl Index {
             likely.extend(open.iter().copied().filter(may_have));
             for at in &likely {
                 if let Some(entry) = run.find(keys[*at as usize])? {
-                    slots[*at as usize] = Some(Slot::Run(from_runs.len()));
+                    slots[*at as usize] = Some(Slot::Run(from_runs.len() as u32));
                     from_runs.push(entry);
                 }
             }
@@ -220,15 +221,15 @@ impl Index {
     /// Finds a key among the entries added since the last merge.
     pub(crate) fn find_added(&self, key: Fingerprint) -> Option<(Slot, IndexEntry)> {
         let at = self.delta.find(key)?;
-        let entry = self.delta.entries().get(at)?;
+        let entry = self.delta.entries().get(at as usize)?;
         Some((Slot::Delta(at), *entry))
     }
 
     /// Stores the newest version of a record: at `slot`, where its key was found, or as a new one.
     pub(crate) fn put(&mut self, slot: Option<Slot>, entry: IndexEntry) {
         let place = match (slot, &mut self.base) {
-            (Some(Slot::Base(at)), Base::Sorted(base)) => base.get_mut(at),
-            (Some(Slot::Delta(at)), _) => self.delta.get_mut(at),
+            (Some(Slot::Base(at)), Base::Sorted(base)) => base.get_mut(at as usize),
+            (Some(Slot::Delta(at)), _) => self.delta.get_mut(at as usize),
             _ => None,
         };
         match place {
@@ -254,7 +255,7 @@ impl Index {
             return;
         }
         if let Base::Sorted(base) = &mut self.base {
-            base.merge(std::mem::take(&mut self.delta).entries());
+            base.merge(&self.delta.drain());
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The base of an index that fits into memory: entries sorted by key, without slack, found by a
 //! radix directory of one word per eight keys.
 
+use std::hint::black_box;
+
 use crate::hash::Fingerprint;
 use crate::index::entry::IndexEntry;
 
@@ -65,6 +67,14 @@ impl Sorted {
         self.entries.get(at).map(|entry| entry.key.head())
     }
 
+    /// [`head_at`](Self::head_at), and fetches all of the entry into the processor's cache: entries
+    /// straddle its lines.
+    pub(crate) fn touch(&self, at: usize) -> Option<u64> {
+        let entry = self.entries.get(at)?;
+        black_box(entry.body_len);
+        Some(entry.key.head())
+    }
+
     /// Walks from a guess to where the key is, or would be.
     pub(crate) fn find(&self, key: Fingerprint, guess: usize) -> Option<usize> {
         let mut at = guess;
@@ -86,26 +96,40 @@ impl Sorted {
 
     /// Takes in entries with other keys, in any order.
     pub(crate) fn merge(&mut self, added: &[IndexEntry]) {
-        let (added, _) = sort(added, shift_for(added.len()));
-        self.merge_sorted(&added);
-        self.build_directory();
+        if self.entries.is_empty() {
+            *self = Self::build(added);
+            return;
+        }
+        let (added, starts) = sort(added, self.shift);
+        self.take_in(&added, &starts);
+        for (place, start) in self.directory.iter_mut().zip(&starts) {
+            *place += start;
+        }
+        if shift_for(self.entries.len()) != self.shift {
+            self.build_directory();
+        }
     }
 
-    /// Merges backwards from the end, so that the entries grow in place.
-    fn merge_sorted(&mut self, added: &[IndexEntry]) {
-        let mut left = self.entries.len();
-        let Some(&filler) = added.first() else { return };
+    /// Merges sorted entries, of which `starts` tells where each bucket's are: bucket by bucket,
+    /// backwards from the end, so that the entries grow in place.
+    fn take_in(&mut self, added: &[IndexEntry], starts: &[u32]) {
+        let Some(filler) = added.first() else { return };
+        let mut end = self.entries.len();
         self.entries.reserve_exact(added.len());
-        self.entries.resize(left + added.len(), filler);
-        let mut to = self.entries.len();
-        for entry in added.iter().rev() {
-            while left > 0 && order(&self.entries[left - 1]) > order(entry) {
-                to -= 1;
-                left -= 1;
-                self.entries[to] = self.entries[left];
+        self.entries.resize(end + added.len(), *filler);
+        for (start, bounds) in self.directory.iter().zip(starts.windows(2)).rev() {
+            let (start, before, through) =
+                (*start as usize, bounds[0] as usize, bounds[1] as usize);
+            for (earlier, entry) in (before..through).zip(&added[before..through]).rev() {
+                let is_less = |other: &IndexEntry| order(other) < order(entry);
+                let at = start + self.entries[start..end].partition_point(is_less);
+                // Later ones go up by as many as are added before them.
+                self.entries.copy_within(at..end, at + earlier + 1);
+                self.entries[at + earlier] = *entry;
+                end = at;
             }
-            to -= 1;
-            self.entries[to] = *entry;
+            self.entries.copy_within(start..end, start + before);
+            end = start;
         }
     }
 
@@ -146,29 +170,81 @@ pub(crate) fn sorted(entries: &[IndexEntry]) -> Vec<IndexEntry> {
 /// A counting sort into buckets leaves only a handful of keys to sort in each: keys are hashes, so
 /// buckets are even.
 fn sort(entries: &[IndexEntry], shift: u32) -> (Vec<IndexEntry>, Vec<u32>) {
-    let mut next = vec![0u32; (1 << (64 - shift)) + 1];
+    let mut starts = vec![0u32; (1 << (64 - shift)) + 1];
     for entry in entries {
-        next[bucket(entry.key, shift) + 1] += 1;
+        starts[bucket(entry.key, shift) + 1] += 1;
     }
-    for bucket in 1..next.len() {
-        next[bucket] += next[bucket - 1];
+    for bucket in 1..starts.len() {
+        starts[bucket] += starts[bucket - 1];
     }
-    let directory = next.clone();
-    // Every place is filled: the copy only saves the compiler from having to know that.
-    let mut sorted = entries.to_vec();
-    for entry in entries {
-        let at = &mut next[bucket(entry.key, shift)];
-        sorted[*at as usize] = *entry;
-        *at += 1;
+    let mut next = starts.clone();
+    let mut places = vec![0u32; entries.len()];
+    for (at, entry) in (0..).zip(entries) {
+        let place = &mut next[bucket(entry.key, shift)];
+        places[*place as usize] = at;
+        *place += 1;
     }
-    for bounds in directory.windows(2) {
+    let mut sorted: Vec<IndexEntry> = places.iter().map(|at| entries[*at as usize]).collect();
+    for bounds in starts.windows(2) {
         let range = bounds[0] as usize..bounds[1] as usize;
         sorted[range].sort_unstable_by_key(order);
     }
-    (sorted, directory)
+    (sorted, starts)
 }
 
 /// By how much heads of keys are shifted right to give the buckets of a base of `len` entries.
 fn shift_for(len: usize) -> u32 {
     64 - (len / KEYS_PER_BUCKET).next_power_of_two().trailing_zeros()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::entry::sample;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+    use std::collections::btree_map::Entry;
+
+    /// Few heads, so that buckets fill unevenly and keys share heads, or any.
+    fn key() -> impl Strategy<Value = Fingerprint> {
+        let from = |(head, tail): (u64, u32)| {
+            let mut bytes = [0; Fingerprint::LEN];
+            bytes[..8].copy_from_slice(&head.to_le_bytes());
+            bytes[8..].copy_from_slice(&tail.to_le_bytes());
+            Fingerprint::from_bytes(bytes)
+        };
+        let near = (0..9u64).prop_map(|at| at << 60 | at);
+        prop_oneof![(any::<u64>(), Just(0)), (near, 0..9u32)].prop_map(from)
+    }
+
+    proptest! {
+        #[test]
+        fn merging_is_building_with_all(
+            steps in prop::collection::vec(prop::collection::vec(key(), 0..400), 1..5),
+            missing in prop::collection::vec(key(), 0..20),
+        ) {
+            let mut model = BTreeMap::new();
+            let mut base = Sorted::default();
+            for keys in steps {
+                let mut added = Vec::new();
+                for key in keys {
+                    let entry = sample(key, model.len() as u64);
+                    if let Entry::Vacant(vacant) = model.entry((key.head(), key)) {
+                        added.push(*vacant.insert(entry));
+                    }
+                }
+                base.merge(&added);
+            }
+            let all: Vec<IndexEntry> = model.values().copied().collect();
+            prop_assert_eq!(base.entries(), &all);
+            let built = Sorted::build(&all);
+            prop_assert_eq!((&base.directory, base.shift), (&built.directory, built.shift));
+            for (at, entry) in all.iter().enumerate() {
+                prop_assert_eq!(base.find(entry.key, base.guess(entry.key)), Some(at));
+            }
+            for key in missing.iter().filter(|key| !model.contains_key(&(key.head(), **key))) {
+                prop_assert_eq!(base.find(*key, base.guess(*key)), None);
+            }
+        }
+    }
 }

@@ -85,7 +85,7 @@ pub(super) struct Change {
     pub(super) found: Option<Found>,
     pub(super) outcome: Outcome,
     /// The merged payload of an update, and its fingerprint.
-    pub(super) merged: Option<(Vec<u8>, Fingerprint)>,
+    pub(super) merged: Option<Box<(Vec<u8>, Fingerprint)>>,
 }
 
 impl FeedTurn<'_> {
@@ -183,7 +183,7 @@ impl FeedTurn<'_> {
             change.outcome = Outcome::Unchanged;
         } else {
             let content = self.engine.hasher.content(&merged);
-            change.merged = Some((merged, content));
+            change.merged = Some(Box::new((merged, content)));
         }
         Ok(())
     }
@@ -246,6 +246,7 @@ impl FeedTurn<'_> {
         let compression = self.engine.options.compression;
         let mut scratch = Vec::new();
         let mut frame: Option<Frame> = None;
+        self.changes.puts.reserve(count);
         for change in changes {
             outcomes[change.index] = change.outcome;
             if change.outcome == Outcome::Unchanged {
@@ -268,12 +269,13 @@ impl FeedTurn<'_> {
             });
             let input = write.inputs[change.index];
             let key = write.keys[change.index];
-            let body = match (&change.merged, change.outcome) {
+            let merged = change.merged.as_deref();
+            let body = match (merged, change.outcome) {
                 (_, Outcome::Deleted) => &[],
                 (Some((merged, _)), _) => merged.as_slice(),
                 (None, _) => input.body,
             };
-            let content = match (&change.merged, change.found) {
+            let content = match (merged, change.found) {
                 (Some((_, content)), _) => *content,
                 (None, Some(found)) if change.outcome == Outcome::Deleted => found.entry.content,
                 (None, _) => write.contents[change.index],

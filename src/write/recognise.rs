@@ -244,6 +244,9 @@ impl FeedTurn<'_> {
             }
             outcomes[at] = outcome;
             if outcome.is_change() {
+                if changes.is_empty() {
+                    changes.reserve(keys.len() - number);
+                }
                 changes.push(Change {
                     index: at,
                     found,

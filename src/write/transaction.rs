@@ -13,6 +13,7 @@ use crate::feed::marks::Mark;
 use crate::feed::slot::FeedSlot;
 use crate::feed::state::{FeedState, Pending};
 use crate::feed::trail::Trail;
+use crate::index::IndexEntry;
 use crate::log::commit::{Stage, Ticket};
 use crate::log::format::Author;
 use crate::log::frame::Frame;
@@ -328,20 +329,16 @@ impl<'a> Transaction<'a> {
                 continue;
             }
             let (first, time) = turn.begins_at();
-            let before = turn.apply(resident, &ticket);
-            let replaced = || {
-                before
-                    .iter()
-                    .filter_map(|(_, old)| Some(old.as_ref()?.position()))
-            };
+            let replaced = turn.apply(resident, &ticket);
+            let positions = || replaced.iter().map(IndexEntry::position);
             resident.pending.push_back(Pending {
                 ticket: ticket.clone(),
                 first,
                 time,
                 author,
-                oldest_replaced: replaced().min().unwrap_or(u64::MAX),
-                newest_replaced: replaced().max().unwrap_or(0),
-                before,
+                oldest_replaced: positions().min().unwrap_or(u64::MAX),
+                newest_replaced: positions().max().unwrap_or(0),
+                replaced,
             });
             turn.note_memory(resident);
         }

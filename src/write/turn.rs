@@ -235,7 +235,7 @@ impl<'a> FeedTurn<'a> {
         &mut self,
         resident: &mut Resident,
         ticket: &Arc<Ticket>,
-    ) -> Vec<(Fingerprint, Option<IndexEntry>)> {
+    ) -> Vec<IndexEntry> {
         let writer = &mut *self.writer;
         if !self.changes.puts.is_empty() {
             writer.next = self.next;
@@ -255,7 +255,7 @@ impl<'a> FeedTurn<'a> {
         self.changes.apply_aliases(index);
         let puts = std::mem::take(&mut self.changes.puts);
         let several = self.changes.earlier.is_some();
-        let mut before = Vec::with_capacity(puts.len());
+        let mut replaced = Vec::new();
         for Put { slot, old, new } in puts {
             // Only an earlier write of this commit, or its alias, can have added the key since it was
             // looked up.
@@ -265,17 +265,16 @@ impl<'a> FeedTurn<'a> {
                 Some((slot, old)) => (Some(slot), Some(old)),
                 None => (slot, old),
             };
-            before.push((new.key, old));
+            replaced.extend(old);
             index.put(slot, new);
         }
         index.maintain();
-        let replaced = before
-            .iter()
-            .filter_map(|(_, old)| Some(old.as_ref()?.position()));
         if !self.engine.options.defects.has(Defect::RememberSuperseded) {
-            writer.trail.forget(replaced);
+            writer
+                .trail
+                .forget(replaced.iter().map(IndexEntry::position));
         }
-        before
+        replaced
     }
 
     /// Tells the budget how much memory the feed's index and trail take now.
