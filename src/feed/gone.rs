@@ -7,7 +7,7 @@
 
 use crate::codec::{Decoder, Encoder};
 use crate::feed::frame_ref::Origin;
-use crate::feed::state::Published;
+use crate::feed::published::Published;
 
 /// How many commits are remembered: 24 bytes each.
 const GONE_MAX: usize = 512;

@@ -1,6 +1,7 @@
 //! Feeds: one dataset of one connection, and the handle to it.
 //!
-//! * [`state`]: what is in memory of a feed, and its locks
+//! * [`state`]: what is in memory of a feed, and its locks; [`resident`]: its index; [`published`]: what
+//!   readers see
 //! * [`directory`]: the feed's frames and which of their records are live
 //! * [`slot`]: which of the feed's epochs is the current one
 //! * [`marks`], [`lives`]: what is known of records besides their newest version
@@ -20,7 +21,9 @@ pub(crate) mod lives;
 pub(crate) mod load;
 pub(crate) mod marks;
 pub(crate) mod page;
+pub(crate) mod published;
 pub(crate) mod read;
+pub(crate) mod resident;
 mod scan;
 mod since;
 pub(crate) mod slot;
@@ -43,6 +46,7 @@ use crate::cursor::Cursor;
 use crate::engine::Handle;
 use crate::error::{Error, Result};
 use crate::feed::page::{List, Page, check_cursor};
+use crate::feed::published::Published;
 use crate::feed::slot::FeedSlot;
 use crate::feed::state::FeedState;
 use crate::log::format::Author;
@@ -325,10 +329,7 @@ impl Feed {
         })
     }
 
-    fn visible(
-        &self,
-        position: impl Fn(&state::Published) -> Option<u64>,
-    ) -> Result<Option<Cursor>> {
+    fn visible(&self, position: impl Fn(&Published) -> Option<u64>) -> Result<Option<Cursor>> {
         let state = self.state()?;
         self.engine.make_visible(&state);
         let position = position(&state.published.read());
@@ -351,7 +352,7 @@ impl Feed {
         self.counts(|published| published.live_bytes)
     }
 
-    fn counts(&self, count: impl Fn(&state::Published) -> u64) -> Result<u64> {
+    fn counts(&self, count: impl Fn(&Published) -> u64) -> Result<u64> {
         let state = self.state()?;
         self.engine.make_visible(&state);
         Ok(count(&state.published.read()))

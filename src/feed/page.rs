@@ -9,8 +9,9 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::feed::directory::FrameRef;
 use crate::feed::load;
+use crate::feed::published::Published;
 use crate::feed::scan::{self, Snapshot};
-use crate::feed::state::{FeedState, Published};
+use crate::feed::state::FeedState;
 use crate::pool::{Pooled, Reusable};
 use crate::record::{Action, Actions, Record, Timestamp};
 

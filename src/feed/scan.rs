@@ -9,9 +9,10 @@ use crate::error::Result;
 use crate::feed::directory::FrameRef;
 use crate::feed::marks::Prunes;
 use crate::feed::page::{List, Order, SCAN_MAX, check_not_expired};
+use crate::feed::published::Published;
 use crate::feed::read::Span;
 use crate::feed::since::Since;
-use crate::feed::state::{FeedState, Published};
+use crate::feed::state::FeedState;
 use crate::record::Actions;
 
 /// What one consistent look at a feed found for a page.

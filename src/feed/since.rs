@@ -14,8 +14,9 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::feed::frame_ref::Origin;
 use crate::feed::lives::Lives;
+use crate::feed::published::Published;
 use crate::feed::read::{Bodies, Located, Span};
-use crate::feed::state::{FeedState, Published};
+use crate::feed::state::FeedState;
 use crate::hash::Fingerprint;
 use crate::record::Action;
 

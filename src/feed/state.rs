@@ -6,7 +6,7 @@
 //!
 //! Locks are taken in this order, and feeds in the order of their ids.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,15 +15,15 @@ use crate::compression::Codec;
 use crate::cursor::{Cursor, FeedId, StreamId};
 use crate::error::{Error, Result};
 use crate::feed::FeedKey;
-use crate::feed::directory::Directory;
-use crate::feed::frame_ref::{FrameRef, Origin};
+use crate::feed::frame_ref::FrameRef;
 use crate::feed::marks::{Mark, Marks};
+use crate::feed::published::Published;
 use crate::feed::read::read_entries;
+use crate::feed::resident::Resident;
 use crate::feed::trail::Trail;
-use crate::hash::Fingerprint;
-use crate::index::{Index, IndexEntry, Lookup};
+use crate::index::IndexEntry;
 use crate::log::commit::{Log, Ticket, after_jumps};
-use crate::log::format::{Author, FrameHeader, SyncId};
+use crate::log::format::{FrameHeader, SyncId};
 use crate::log::segment::Segment;
 use crate::log::{Lsn, SegmentId};
 use crate::options::FeedOptions;
@@ -81,45 +81,6 @@ pub(crate) struct Writer {
     /// The newest commit of the feed, in the queue or past it.
     pub(crate) newest: Option<Arc<Ticket>>,
     pub(crate) trail: Trail,
-}
-
-/// The index, while it is in memory, and what is not published yet.
-#[derive(Default)]
-pub(crate) struct Resident {
-    /// Has queued changes already, so that the next batch is compared with them.
-    pub(crate) index: Option<Index>,
-    /// Commits in the queue, oldest first.
-    pub(crate) pending: VecDeque<Pending>,
-}
-
-/// What a queued commit replaced in the index: readers go on seeing this until it is published.
-pub(crate) struct Pending {
-    pub(crate) ticket: Arc<Ticket>,
-    /// Position and time of the commit's first change, and who made it.
-    pub(crate) first: u64,
-    pub(crate) time: u64,
-    pub(crate) author: Author,
-    pub(crate) replaced: Vec<IndexEntry>,
-    /// The least and the greatest position it supersedes; none when they are the wrong way round.
-    pub(crate) oldest_replaced: u64,
-    pub(crate) newest_replaced: u64,
-}
-
-/// What readers see.
-#[derive(Clone, Default)]
-pub(crate) struct Published {
-    /// May have frames past `tail` already; they do not show.
-    pub(crate) directory: Directory,
-    /// Position of the newest visible change; 0 when there never was one.
-    pub(crate) tail: u64,
-    pub(crate) time: u64,
-    pub(crate) lsn: Lsn,
-    pub(crate) generation: u32,
-    pub(crate) live: u64,
-    pub(crate) live_bytes: u64,
-    pub(crate) marks: Marks,
-    /// Whether the catalog lacks the newest marks.
-    pub(crate) marks_dirty: bool,
 }
 
 impl FeedState {
@@ -501,55 +462,6 @@ impl Writer {
     }
 }
 
-impl Published {
-    /// A feed as the catalog has it.
-    pub(crate) fn of_row(row: &FeedRow, frames: Vec<FrameRef>, marks: Marks) -> Self {
-        Self {
-            directory: Directory::restore(frames),
-            tail: row.tail,
-            time: row.time,
-            lsn: Lsn(row.lsn),
-            generation: row.generation,
-            live: row.live,
-            live_bytes: row.live_bytes,
-            marks,
-            marks_dirty: false,
-        }
-    }
-
-    /// Applies marks that are on stable storage.
-    pub(crate) fn apply(&mut self, marks: &[Mark]) {
-        for mark in marks {
-            self.marks.apply(mark, &mut self.directory);
-        }
-        self.marks_dirty |= !marks.is_empty();
-    }
-
-    /// Puts packed frames in the place of those in the files `ids`; `None`, with nothing changed,
-    /// when a live record would be lost.
-    pub(crate) fn repack(
-        &mut self,
-        ids: &BTreeSet<SegmentId>,
-        packed: Vec<FrameRef>,
-    ) -> Option<()> {
-        let gone = self.directory.repack(ids, packed)?;
-        self.forget_commits(&gone);
-        Some(())
-    }
-
-    /// Takes note of commits of which no record is left.
-    fn forget_commits(&mut self, gone: &[Origin]) {
-        self.marks.gone.add(gone);
-        self.marks_dirty = true;
-    }
-
-    /// Retires versions that newer ones took the place of.
-    pub(crate) fn retire(&mut self, superseded: &[u64]) {
-        self.directory.retire(superseded);
-        self.marks_dirty |= self.marks.forget(superseded);
-    }
-}
-
 /// What wakes those who wait for a change: threads, and tasks.
 #[derive(Default)]
 struct Bell {
@@ -568,62 +480,5 @@ impl Bell {
         for task in std::mem::take(&mut *self.tasks.lock()) {
             task.wake();
         }
-    }
-}
-
-impl Resident {
-    /// Memory that the index takes, in bytes.
-    pub(crate) fn memory(&self) -> usize {
-        self.index.as_ref().map_or(0, Index::memory)
-    }
-
-    /// Drops the index, unless it has changes after `published`.
-    pub(crate) fn drop_settled(&mut self, published: Lsn) -> bool {
-        let mut queued = self.pending.iter();
-        if queued.any(|pending| pending.ticket.lsn > published) {
-            return false;
-        }
-        self.pending.clear();
-        self.index = None;
-        true
-    }
-
-    fn forget_published(&mut self) {
-        while self
-            .pending
-            .front()
-            .is_some_and(|p| p.ticket.is_published())
-        {
-            self.pending.pop_front();
-        }
-    }
-    /// The newest visible versions of records, for readers; the index must be in memory.
-    pub(crate) fn visible(
-        &self,
-        keys: &[Fingerprint],
-        tail: u64,
-    ) -> Result<Vec<Option<IndexEntry>>> {
-        let Some(index) = &self.index else {
-            return Ok(vec![None; keys.len()]);
-        };
-        let mut lookup = Lookup::default();
-        index.find_all(keys, &mut lookup)?;
-        let newest = keys.iter().zip(&lookup.slots).map(|(key, slot)| {
-            let newest = slot.map(|slot| *index.entry(slot, &lookup));
-            match newest {
-                Some(entry) if entry.position() > tail => self.replaced(*key, tail),
-                seen => seen,
-            }
-        });
-        Ok(newest.collect())
-    }
-
-    /// The visible version of a record whose newest one is in flight: the oldest queued commit that
-    /// changed it knows what was there before.
-    fn replaced(&self, key: Fingerprint, tail: u64) -> Option<IndexEntry> {
-        let replaced = self.pending.iter().flat_map(|pending| &pending.replaced);
-        let mut visible = replaced.filter(|old| old.key == key && old.position() <= tail);
-        // The newest of the visible ones: commits already published may still be in the list.
-        visible.next_back().copied()
     }
 }

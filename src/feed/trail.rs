@@ -12,7 +12,8 @@
 
 use crate::error::Result;
 use crate::feed::read::read_entries;
-use crate::feed::state::{FeedState, Resident};
+use crate::feed::resident::Resident;
+use crate::feed::state::FeedState;
 use crate::hash::Fingerprint;
 use crate::index::IndexEntry;
 use crate::log::commit::Log;

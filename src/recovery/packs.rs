@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::feed::directory::Directory;
 use crate::feed::frame_ref::FrameRef;
 use crate::feed::marks::Marks;
-use crate::feed::state::Published;
+use crate::feed::published::Published;
 use crate::log::format::{FrameKind, SEGMENT_HEADER_LEN};
 use crate::log::manifest::Manifest;
 use crate::log::scan::{Scanned, read_frame};

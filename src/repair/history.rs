@@ -7,7 +7,7 @@ use crate::cursor::StreamId;
 use crate::error::{Error, Result};
 use crate::feed::frame_ref::FrameRef;
 use crate::feed::marks::Mark;
-use crate::feed::state::Published;
+use crate::feed::published::Published;
 use crate::hash::Fingerprint;
 use crate::log::commit::after_jumps;
 use crate::log::format::{Entry, FrameKind, entry_table};

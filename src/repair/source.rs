@@ -9,7 +9,7 @@ use crate::catalog::{Catalog, Contents};
 use crate::cursor::StreamId;
 use crate::encryption::Cipher;
 use crate::error::{Error, Result};
-use crate::feed::state::Published;
+use crate::feed::published::Published;
 use crate::log::format::FrameKind;
 use crate::log::manifest::Manifest;
 use crate::log::scan::{Scanned, content_is_intact};

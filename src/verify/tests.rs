@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::feed::state::{FeedState, Published};
+use crate::feed::published::Published;
+use crate::feed::state::FeedState;
 use crate::log::SegmentId;
 use crate::options::Options;
 use crate::state::{StateKey, StateOp};

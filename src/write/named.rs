@@ -2,7 +2,7 @@
 //! has a feed that records which sync saved a record last.
 
 use crate::feed::marks::Mark;
-use crate::feed::state::Resident;
+use crate::feed::resident::Resident;
 use crate::log::format::SyncId;
 use crate::write::classify::Prepared;
 use crate::write::turn::FeedTurn;
