@@ -59,6 +59,7 @@ mod feed;
 pub mod fuzzing;
 mod hash;
 mod index;
+mod intrinsics;
 mod json;
 mod log;
 mod options;

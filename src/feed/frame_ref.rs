@@ -116,15 +116,14 @@ impl FrameRef {
         Some(before.sum::<u32>() + inside.count_ones())
     }
 
-    /// Marks the record at `position` as no longer live; whether it was.
-    pub(crate) fn retire(&mut self, position: u64) -> bool {
+    /// Marks the record at `position` as no longer live.
+    pub(crate) fn retire(&mut self, position: u64) {
         let bit = position - self.first;
         let mask = 1 << (bit % 64);
         let word = &mut self.live[bit as usize / 64];
         let was_live = *word & mask != 0;
         *word &= !mask;
         self.live_count -= u32::from(was_live);
-        was_live
     }
 
     /// Marks the record at `position` as live again; `None` when the frame does not have it.

@@ -31,6 +31,7 @@ use crate::hash::Fingerprint;
 use crate::index::delta::Delta;
 use crate::index::run::Run;
 use crate::index::sorted::{Sorted, order};
+use crate::intrinsics::prefetch;
 
 /// The delta is merged into a base in memory when it has this many entries and is an eighth of it.
 const DELTA_MIN: usize = 1024;
@@ -168,18 +169,16 @@ impl Index {
         Ok(())
     }
 
-    /// In passes: first all directory words, then the entries where the keys should be, then the
-    /// keys. The cache misses of a pass overlap instead of each waiting for the comparisons of the
-    /// one before.
+    /// In passes: first all directory words, then the entries where the keys should be are fetched,
+    /// then the keys compared. The cache misses of a pass overlap instead of each waiting for the
+    /// comparisons of the one before.
     fn find_in_memory(&self, base: &Sorted, keys: &[Fingerprint], slots: &mut Vec<Option<Slot>>) {
         let guesses: Vec<usize> = keys.iter().map(|key| base.guess(*key)).collect();
-        let touched: Vec<u64> = guesses
-            .iter()
-            .map(|at| base.touch(*at).unwrap_or(0))
-            .collect();
-        let guessed = keys.iter().zip(guesses).zip(touched);
-        slots.extend(guessed.map(|((key, at), head)| {
-            let there = head == key.head() && base.entries().get(at).is_some_and(|e| e.key == *key);
+        for entry in guesses.iter().filter_map(|at| base.entries().get(*at)) {
+            prefetch(entry);
+        }
+        slots.extend(keys.iter().zip(guesses).map(|(key, at)| {
+            let there = base.entries().get(at).is_some_and(|it| it.key == *key);
             let place = if there { Some(at) } else { base.find(*key, at) };
             let added = || self.delta.find(*key).map(Slot::Delta);
             place.map(|at| Slot::Base(at as u32)).or_else(added)

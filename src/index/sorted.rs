@@ -1,8 +1,6 @@
 //! The base of an index that fits into memory: entries sorted by key, without slack, found by a
 //! radix directory of one word per eight keys.
 
-use std::hint::black_box;
-
 use crate::hash::Fingerprint;
 use crate::index::entry::IndexEntry;
 
@@ -65,14 +63,6 @@ impl Sorted {
 
     pub(crate) fn head_at(&self, at: usize) -> Option<u64> {
         self.entries.get(at).map(|entry| entry.key.head())
-    }
-
-    /// [`head_at`](Self::head_at), and fetches all of the entry into the processor's cache: entries
-    /// straddle its lines.
-    pub(crate) fn touch(&self, at: usize) -> Option<u64> {
-        let entry = self.entries.get(at)?;
-        black_box(entry.body_len);
-        Some(entry.key.head())
     }
 
     /// Walks from a guess to where the key is, or would be.

@@ -2,7 +2,6 @@
 
 use super::ENTRY_LEN;
 use crate::checksum::{checksum, checksums};
-use crate::codec::Decoder;
 use crate::hash::Fingerprint;
 use crate::record::Action;
 
@@ -36,6 +35,9 @@ pub(crate) struct Entry {
 
 /// In the year 4253.
 const FIRST_SEEN_MAX: u64 = (1 << 56) - 1;
+
+/// Of a word, the bytes of an end, or a length, below 2^24.
+const LOW_THREE: u32 = (1 << 24) - 1;
 
 const FLAG_JSON: u8 = 4;
 const FLAG_PAYLOAD_AT_PREVIOUS: u8 = 8;
@@ -75,19 +77,14 @@ impl Entry {
 
     /// Reads an entry without its checksum: for readers that verified the whole table.
     pub(crate) fn decode(bytes: &[u8; ENTRY_LEN]) -> Option<Self> {
-        let mut fields = Decoder::new(bytes);
-        let key = Fingerprint::from_bytes(fields.array()?);
-        let content = Fingerprint::from_bytes(fields.array()?);
-        let mut first_seen = [0; 8];
-        first_seen[..7].copy_from_slice(&fields.array::<7>()?);
-        let flags = fields.u8()?;
-        let mut previous = [0; 8];
-        previous[..6].copy_from_slice(&fields.array::<6>()?);
-        let mut three_bytes = || {
-            let [low, middle, high] = fields.array::<3>()?;
-            Some(u32::from_le_bytes([low, middle, high, 0]))
-        };
-        let (id_end, plain_len) = (three_bytes()?, three_bytes()?);
+        // The places are known when this is compiled, so that none of them is checked.
+        let [mut key, mut content] = [[0; Fingerprint::LEN]; 2];
+        key.copy_from_slice(&bytes[..12]);
+        content.copy_from_slice(&bytes[12..24]);
+        let [mut first_seen, mut previous] = [[0; 8]; 2];
+        first_seen[..7].copy_from_slice(&bytes[24..31]);
+        previous[..6].copy_from_slice(&bytes[32..38]);
+        let flags = bytes[31];
         let action = match flags & 3 {
             0 => Action::Added,
             1 => Action::Updated,
@@ -95,8 +92,8 @@ impl Entry {
             _ => return None,
         };
         Some(Self {
-            key,
-            content,
+            key: Fingerprint::from_bytes(key),
+            content: Fingerprint::from_bytes(content),
             first_seen: u64::from_le_bytes(first_seen),
             previous: u64::from_le_bytes(previous),
             action,
@@ -104,18 +101,16 @@ impl Entry {
             payload_at_previous: flags & FLAG_PAYLOAD_AT_PREVIOUS != 0,
             pruned: flags & FLAG_PRUNED != 0,
             reborn: flags & FLAG_REBORN != 0,
-            plain_len,
-            id_end,
-            body_end: fields.u32()?,
-            body_sum: fields.u32()?,
+            plain_len: word(bytes, 41) & LOW_THREE,
+            id_end: word(bytes, 38) & LOW_THREE,
+            body_end: word(bytes, 44),
+            body_sum: word(bytes, 48),
         })
     }
 
     /// Where the record's id and its payload end.
     pub(crate) fn ends(bytes: &[u8; ENTRY_LEN]) -> (u32, u32) {
-        let id = u32::from_le_bytes([bytes[38], bytes[39], bytes[40], 0]);
-        let payload = u32::from_le_bytes([bytes[44], bytes[45], bytes[46], bytes[47]]);
-        (id, payload)
+        (word(bytes, 38) & LOW_THREE, word(bytes, 44))
     }
 
     /// Whether the entry's checksum holds for the record at `position` with this id.
@@ -150,6 +145,11 @@ impl Entry {
     pub(crate) fn sum_of(body: &[u8]) -> u32 {
         checksum(0, &[body])
     }
+}
+
+/// The four bytes at a place in an entry.
+fn word(bytes: &[u8; ENTRY_LEN], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 /// Fills in the checksums of records in a table of their entries: of the payloads, and of each entry

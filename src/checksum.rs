@@ -1,9 +1,7 @@
 //! The one checksum of the format: CRC-32C (Castagnoli), which every current processor computes in
 //! hardware. It guards against accidents; the keyed fingerprints in [`crate::hash`] identify data.
 
-mod lanes;
-
-use lanes::LANES;
+use crate::intrinsics::{self, LANES};
 
 /// The checksum of `parts`, one after the other, starting from `seed`.
 ///
@@ -33,7 +31,7 @@ pub(crate) fn checksums<'a, const PARTS: usize>(
                 }
                 end += 1;
             }
-            ready = parts.into_iter().fold(sums, lanes::append);
+            ready = parts.into_iter().fold(sums, intrinsics::append);
         }
         let sum = ready[..end].get(at).copied();
         at += usize::from(sum.is_some());

@@ -1,0 +1,91 @@
+//! Instructions of the processor that the language has no words for. All of the crate's `unsafe` is
+//! here: each is one call, and asks for nothing that the caller could get wrong. Where a processor lacks
+//! them, it does without.
+
+/// Checksums side by side. A processor can begin a step of CRC-32C every cycle, but a step waits three
+/// cycles for the one before it in its message: three messages at a time keep it busy.
+pub(crate) const LANES: usize = 3;
+
+/// The checksums of what `sums` are of, each with its part behind it.
+pub(crate) fn append(sums: [u32; LANES], parts: [&[u8]; LANES]) -> [u32; LANES] {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("sse4.2") {
+        #[expect(unsafe_code, reason = "it is compiled for an instruction")]
+        // SAFETY: all that the function asks for is that the processor has the instruction.
+        return unsafe { x86::append(sums, parts) };
+    }
+    std::array::from_fn(|lane| crate::checksum::append(sums[lane], parts[lane]))
+}
+
+/// Begins to fetch the first lines of something into the processor's cache, and waits for nothing: what
+/// lies about in memory, record by record, is there when it is needed. Behind the first lines the
+/// processor fetches by itself.
+pub(crate) fn prefetch<T: ?Sized>(it: &T) {
+    #[cfg(target_arch = "x86_64")]
+    x86::prefetch(it);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = it;
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::{
+        _MM_HINT_T0, _mm_crc32_u8, _mm_crc32_u32, _mm_crc32_u64, _mm_prefetch,
+    };
+
+    use super::LANES;
+
+    #[target_feature(enable = "sse4.2")]
+    pub(super) fn append(sums: [u32; LANES], parts: [&[u8]; LANES]) -> [u32; LANES] {
+        let [one, two, three] = parts.map(|part| part.as_chunks::<8>().0);
+        // The register holds the complement of a checksum.
+        let [mut a, mut b, mut c] = sums.map(|sum| u64::from(!sum));
+        let mut common = 0;
+        for ((one, two), three) in one.iter().zip(two).zip(three) {
+            a = _mm_crc32_u64(a, u64::from_le_bytes(*one));
+            b = _mm_crc32_u64(b, u64::from_le_bytes(*two));
+            c = _mm_crc32_u64(c, u64::from_le_bytes(*three));
+            common += 8;
+        }
+        [
+            finish(a, &parts[0][common..]),
+            finish(b, &parts[1][common..]),
+            finish(c, &parts[2][common..]),
+        ]
+    }
+
+    /// What is left of a message that is longer than its neighbours, or has no whole words.
+    #[target_feature(enable = "sse4.2")]
+    fn finish(mut register: u64, rest: &[u8]) -> u32 {
+        let (words, rest) = rest.as_chunks::<8>();
+        for word in words {
+            register = _mm_crc32_u64(register, u64::from_le_bytes(*word));
+        }
+        // The instruction leaves the upper half zero.
+        let mut register = register as u32;
+        let (half, rest) = rest.as_chunks::<4>();
+        for half in half {
+            register = _mm_crc32_u32(register, u32::from_le_bytes(*half));
+        }
+        for byte in rest {
+            register = _mm_crc32_u8(register, *byte);
+        }
+        !register
+    }
+
+    const LINE: usize = 64;
+    const LINES: usize = 8;
+
+    pub(super) fn prefetch<T: ?Sized>(it: &T) {
+        let (begin, len) = (std::ptr::from_ref(it).cast::<i8>(), size_of_val(it));
+        // It may begin and end within a line.
+        let lines = (0..len).step_by(LINE).chain(len.checked_sub(1));
+        for at in lines.take(LINES) {
+            #[expect(unsafe_code, reason = "it takes a pointer")]
+            // SAFETY: it is a hint; of any address, nothing is read or written that a program can see.
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(begin.wrapping_add(at));
+            }
+        }
+    }
+}
