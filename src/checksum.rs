@@ -51,7 +51,7 @@ pub(crate) fn append(sum: u32, part: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{checksum, checksums};
+    use super::{begin, checksum, checksums};
     use proptest::prelude::*;
 
     #[test]
@@ -66,6 +66,11 @@ mod tests {
             checksum(7, &[b"123456789"])
         );
         assert_ne!(checksum(7, &[b"123456789"]), checksum(8, &[b"123456789"]));
+    }
+
+    #[test]
+    fn both_halves_of_a_seed_count() {
+        assert_eq!(begin(3 << 32 | 5), 3 ^ 5);
     }
 
     proptest! {

@@ -89,3 +89,25 @@ mod x86 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_of_any_lengths_are_summed_side_by_side() {
+        let bytes: Vec<u8> = (0..100).collect();
+        for lengths in [[0, 0, 0], [1, 8, 64], [37, 36, 35], [100, 3, 99]] {
+            let parts = lengths.map(|len| &bytes[..len]);
+            let expected = parts.map(|part| crate::checksum::append(5, part));
+            assert_eq!(append([5; LANES], parts), expected);
+        }
+    }
+
+    #[test]
+    fn anything_can_be_fetched() {
+        prefetch::<[u8]>(&[]);
+        prefetch(&[7_u8; 1000][..]);
+        prefetch(&7_u64);
+    }
+}
