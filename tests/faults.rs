@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use highwater::storage::{Fault, ManualClock, MemoryStorage, Storage, Survivors};
 use highwater::{
-    Applied, Durability, Error, Expected, List, Oldest, Options, OwnedRecord, Result, Store, Sweep,
+    Applied, Durability, Error, Expected, List, Oldest, Options, OwnedRecord, Result, RunOptions,
+    RunStatus, Store, Sweep, SyncKey,
 };
 use serde_json::json;
 
@@ -637,6 +638,41 @@ fn what_is_damaged_is_let_go_of_only_as_a_whole() {
     let removed = feed.hard_delete(&Oldest::all()).unwrap();
     assert_eq!((removed.records, removed.live), (3, 3));
     assert_eq!((feed.count().unwrap(), feed.size().unwrap()), (0, 0));
+}
+
+/// Found by the simulation: a run that was dropped on a full disk, so that its end could not be
+/// recorded, went on writing through a batch that was left of it.
+#[test]
+fn a_run_that_was_dropped_on_a_full_disk_writes_no_more() {
+    let disk = MemoryStorage::new();
+    let store = options(&disk).open(STORE).unwrap();
+    let sync = SyncKey::new("c", "s", "").unwrap();
+    let run = store.begin_run(&sync, RunOptions::new()).unwrap();
+    let feed = run.feed("m").unwrap();
+    let mut batch = run.batch();
+    batch.save_raw(&feed, &[("left", "over")]).unwrap();
+    disk.fail(Fault::Full { bytes: 0 });
+    // What was reserved ahead is used up, until not even the end of a run finds space.
+    let other = store.feed("c", "other").unwrap();
+    let fits = |n: &u32| other.batch_save_raw(&[(n.to_string(), "x")]).is_ok();
+    assert!((0..100_000).take_while(fits).count() < 100_000);
+    drop(run);
+    disk.heal();
+    for refused in [
+        batch.commit().map(drop),
+        feed.batch_save_raw(&[("1", "x")]).map(drop),
+    ] {
+        assert!(
+            matches!(refused, Err(Error::RunEnded { .. })),
+            "{refused:?}"
+        );
+    }
+    let store = {
+        drop((feed, other, store));
+        options(&disk).open(STORE).unwrap()
+    };
+    let reports = store.runs(&sync).unwrap();
+    assert_eq!(reports[0].status, RunStatus::Interrupted);
 }
 
 /// A store of which nothing is synced but the first commit.

@@ -272,7 +272,9 @@ impl Drop for Run {
         if !self.scope.ended.load(Ordering::Acquire) {
             let ended = self.end(RunStatus::Interrupted, Some("the run was dropped"));
             if ended.is_err() {
-                // The next open ends the run in the same way; what it staged goes now.
+                // The next open ends the run in the same way. Until then nobody who is left with a
+                // feed or a batch of it writes any more, and what it staged goes.
+                self.scope.ended.store(true, Ordering::Release);
                 for (public, staged) in self.scope.staged() {
                     replace::finish(&self.engine, &public, &staged, false);
                 }

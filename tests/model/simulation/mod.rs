@@ -108,7 +108,7 @@ fn given(name: &str) -> Option<u64> {
 }
 
 /// Seeds that failed once, each with what it has found.
-const KEPT: [(u64, &str); 11] = [
+const KEPT: [(u64, &str); 12] = [
     (2595, "a catalog that took nothing more after a failed read"),
     (
         301_085,
@@ -149,6 +149,10 @@ const KEPT: [(u64, &str); 11] = [
     (
         50_015_993,
         "a catalog of no use after a read that failed while it was copied",
+    ),
+    (
+        80_053_153,
+        "a run that wrote on after it was dropped on a full disk",
     ),
 ];
 
