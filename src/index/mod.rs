@@ -320,6 +320,14 @@ mod tests {
                 }
             }
             prop_assert_eq!(index.len(), model.len());
+            prop_assert_eq!(index.spillable(), model.len() * size_of::<IndexEntry>());
+            let mut in_order: Vec<_> = model.values().copied().collect();
+            in_order.sort_by_key(order);
+            prop_assert_eq!(index.in_order().collect::<Vec<_>>(), in_order);
+            for added in index.delta.entries() {
+                let found = index.find_added(added.key);
+                prop_assert_eq!(found.map(|(_, entry)| entry), Some(*added));
+            }
             let keys: Vec<_> = model.values().map(|entry| entry.key).collect();
             let mut lookup = Lookup::default();
             index.find_all(&keys, &mut lookup).unwrap();
