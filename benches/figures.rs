@@ -26,6 +26,8 @@ use serde::Serialize;
 mod common;
 
 const BATCH: usize = 1000;
+/// What a tailed writer or a sync of many small feeds brings at a time.
+const SMALL_BATCH: usize = 100;
 
 /// How much is measured.
 #[derive(Clone, Copy)]
@@ -221,15 +223,21 @@ fn unchanged(scale: Scale) {
 
 /// The other path: everything is new, or everything changed.
 fn changed(scale: Scale) {
-    for (body_len, durable, space) in [
-        (SMALL, true, Space::Allocated),
-        (SMALL, true, Space::Written),
-        (LARGE, true, Space::Allocated),
-        (LARGE, true, Space::Written),
-        (SMALL, false, Space::Written),
-        (LARGE, false, Space::Written),
+    for (body_len, durable, space, batch) in [
+        (SMALL, true, Space::Allocated, BATCH),
+        (SMALL, true, Space::Allocated, SMALL_BATCH),
+        (SMALL, true, Space::Written, BATCH),
+        (LARGE, true, Space::Allocated, BATCH),
+        (LARGE, true, Space::Written, BATCH),
+        (SMALL, false, Space::Written, BATCH),
+        (LARGE, false, Space::Written, BATCH),
     ] {
-        let count = if body_len == SMALL { 2 } else { 1 } * scale.records / 2;
+        let share = match (body_len, batch) {
+            (SMALL, BATCH) => 1,
+            (_, BATCH) => 2,
+            _ => 5,
+        };
+        let count = scale.records / share;
         let mut records = raw_records(0, count, body_len);
         let hashing = Hashing::new(&records);
         let floor_dir = directory();
@@ -240,7 +248,7 @@ fn changed(scale: Scale) {
             let range = range.start..range.start + range.len() / share;
             appending.borrow_mut().run(range, durable);
         };
-        batches(count, BATCH).for_each(|range| floor(range, 1));
+        batches(count, batch).for_each(|range| floor(range, 1));
 
         let (mut initial, mut updated, mut one_percent) =
             (Pairs::default(), Pairs::default(), Pairs::default());
@@ -248,7 +256,7 @@ fn changed(scale: Scale) {
         let mut generation = 0;
         let measure = |feed: &Feed, records: &[Raw], share: usize, pairs: &mut Pairs| {
             let save = |range| save_raw(feed, &records[range]);
-            let ranges = batches(count, BATCH);
+            let ranges = batches(count, batch);
             appending.borrow_mut().renew();
             let (least, time, saved) = in_turn(ranges, |range| floor(range, share), save);
             assert_eq!(saved, count.div_ceil(share) as u64);
@@ -288,7 +296,11 @@ fn changed(scale: Scale) {
             (true, Space::Allocated) => " + sync, allocated",
             (true, Space::Written) => " + sync, written before",
         };
-        let floor = format!("{mode}, {body_len} B, vs hash + append{sync}");
+        let small = match batch {
+            BATCH => String::new(),
+            batch => format!(", batch {batch}"),
+        };
+        let floor = format!("{mode}, {body_len} B{small}, vs hash + append{sync}");
         let target = if durable {
             Target::AtLeast(40.0)
         } else {
