@@ -31,7 +31,7 @@ pub(crate) fn checksums<'a, const PARTS: usize>(
                 }
                 end += 1;
             }
-            ready = parts.into_iter().fold(sums, intrinsics::append);
+            ready = parts.into_iter().fold(sums, intrinsics::crc32c);
         }
         let sum = ready[..end].get(at).copied();
         at += usize::from(sum.is_some());

@@ -7,12 +7,12 @@
 pub(crate) const LANES: usize = 3;
 
 /// The checksums of what `sums` are of, each with its part behind it.
-pub(crate) fn append(sums: [u32; LANES], parts: [&[u8]; LANES]) -> [u32; LANES] {
+pub(crate) fn crc32c(sums: [u32; LANES], parts: [&[u8]; LANES]) -> [u32; LANES] {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("sse4.2") {
         #[expect(unsafe_code, reason = "it is compiled for an instruction")]
         // SAFETY: all that the function asks for is that the processor has the instruction.
-        return unsafe { x86::append(sums, parts) };
+        return unsafe { x86::crc32c(sums, parts) };
     }
     std::array::from_fn(|lane| crate::checksum::append(sums[lane], parts[lane]))
 }
@@ -36,7 +36,7 @@ mod x86 {
     use super::LANES;
 
     #[target_feature(enable = "sse4.2")]
-    pub(super) fn append(sums: [u32; LANES], parts: [&[u8]; LANES]) -> [u32; LANES] {
+    pub(super) fn crc32c(sums: [u32; LANES], parts: [&[u8]; LANES]) -> [u32; LANES] {
         let [one, two, three] = parts.map(|part| part.as_chunks::<8>().0);
         // The register holds the complement of a checksum.
         let [mut a, mut b, mut c] = sums.map(|sum| u64::from(!sum));
@@ -100,7 +100,7 @@ mod tests {
         for lengths in [[0, 0, 0], [1, 8, 64], [37, 36, 35], [100, 3, 99]] {
             let parts = lengths.map(|len| &bytes[..len]);
             let expected = parts.map(|part| crate::checksum::append(5, part));
-            assert_eq!(append([5; LANES], parts), expected);
+            assert_eq!(crc32c([5; LANES], parts), expected);
         }
     }
 
