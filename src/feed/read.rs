@@ -75,6 +75,17 @@ impl Located {
         self.entry.id_end - self.id_start
     }
 
+    /// Where the id and what stands behind it are in what begins with those of `first`.
+    fn ids_in(&self, first: &Self) -> Range<usize> {
+        (self.id_start - first.id_start) as usize..(self.entry.id_end - first.id_start) as usize
+    }
+
+    /// Where the stored payload is in what begins with that of `first`.
+    fn body_in(&self, first: &Self) -> Range<usize> {
+        let from = first.body_start;
+        (self.body_start - from) as usize..(self.entry.body_end - from) as usize
+    }
+
     /// Bytes of the payload, as it was saved.
     pub(crate) fn body_len(&self) -> u32 {
         let stored = self.entry.body_end - self.body_start;
@@ -337,16 +348,13 @@ impl Span {
         };
         let first_row = rows.len();
         rows.reserve(located.len());
-        let place = |record: &Located| {
-            let start = (record.id_start - first.id_start) as usize;
-            &ids[start..(record.entry.id_end - first.id_start) as usize]
-        };
-        let summed = located
-            .iter()
-            .map(|record| Entry::summed(&record.raw, record.position, place(record)));
+        let summed = located.iter().map(|record| {
+            let place = &ids[record.ids_in(first)];
+            Entry::summed(&record.raw, record.position, place)
+        });
         for (record, sum) in located.iter().zip(checksums(summed)) {
-            let start = (record.id_start - first.id_start) as usize;
-            let place = place(record);
+            let Range { start, end } = record.ids_in(first);
+            let place = &ids[start..end];
             let id_len = match record.entry.reborn {
                 true => Lives::id_len(place),
                 false => Some(place.len()),
@@ -382,8 +390,7 @@ impl Span {
         let last = located.last().unwrap_or(first);
         let tags = seal.tags(first.index..last.index + 1, |buf, at| self.read(buf, at))?;
         for record in located {
-            let place = record.id_start - first.id_start..record.entry.id_end - first.id_start;
-            let id = &mut ids[place.start as usize..place.end as usize];
+            let id = &mut ids[record.ids_in(first)];
             if !seal.open_id(&tags, record.index, id) {
                 let offset = self.ids_at + u64::from(record.id_start);
                 return Err(Error::corrupt(&self.segment.path, offset, "record id"));
@@ -404,9 +411,7 @@ impl Span {
             return Ok(());
         };
         for record in run.iter().filter(|record| !record.pruned) {
-            let begin = record.body_start - first.body_start;
-            let end = record.entry.body_end - first.body_start;
-            let body = &mut stored[begin as usize..end as usize];
+            let body = &mut stored[record.body_in(first)];
             if !seal.open_payload(tags, record.index, body) {
                 let offset = self.bodies_at + u64::from(record.body_start);
                 return Err(Error::corrupt(&self.segment.path, offset, "payload"));
@@ -446,8 +451,8 @@ impl Span {
             self.check_bodies(run, &buffer[start..])?;
             for (record, row) in run.iter().zip(&mut rows[at..end]) {
                 if !record.pruned {
-                    row.body = start + (record.body_start - from) as usize
-                        ..start + (record.entry.body_end - from) as usize;
+                    let place = record.body_in(&run[0]);
+                    row.body = start + place.start..start + place.end;
                 }
             }
             at = end;
@@ -471,8 +476,7 @@ impl Span {
         self.open_bodies(run, tags, &mut stored)?;
         self.check_bodies(run, &stored)?;
         for (record, row) in run.iter().zip(rows).filter(|(record, _)| !record.pruned) {
-            let (begin, end) = (record.body_start - from, record.entry.body_end - from);
-            let body = &stored[begin as usize..end as usize];
+            let body = &stored[record.body_in(&run[0])];
             let start = buffer.len();
             match record.entry.plain_len {
                 0 => buffer.extend_from_slice(body),
@@ -488,13 +492,12 @@ impl Span {
 
     /// Verifies the payloads of a run of records, of which `stored` begins with the first.
     fn check_bodies(&self, run: &[Located], stored: &[u8]) -> Result<()> {
-        let from = run.first().map_or(0, |first| first.body_start);
-        let present = || run.iter().filter(|record| !record.pruned);
-        let body = |record: &Located| {
-            let (begin, end) = (record.body_start - from, record.entry.body_end - from);
-            (0, [&stored[begin as usize..end as usize]])
+        let Some(first) = run.first() else {
+            return Ok(());
         };
-        let mut sums = present().zip(checksums(present().map(body)));
+        let present = || run.iter().filter(|record| !record.pruned);
+        let summed = |record: &Located| Entry::summed_payload(&stored[record.body_in(first)]);
+        let mut sums = present().zip(checksums(present().map(summed)));
         let damaged = sums.find(|(record, sum)| record.entry.body_sum != *sum);
         match damaged.filter(|_| !self.defects.has(Defect::TrustPayloads)) {
             None => Ok(()),

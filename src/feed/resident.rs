@@ -58,6 +58,7 @@ impl Resident {
             self.pending.pop_front();
         }
     }
+
     /// The newest visible versions of records, for readers; the index must be in memory.
     pub(crate) fn visible(
         &self,

@@ -8,13 +8,18 @@ use crate::index::entry::IndexEntry;
 const KEYS_PER_BUCKET: usize = 8;
 
 /// See the module.
-#[derive(Default)]
 pub(crate) struct Sorted {
     entries: Vec<IndexEntry>,
     /// Where each bucket starts, and at the end the number of entries.
     directory: Vec<u32>,
     /// A key's bucket is its head shifted right by this much; 64 when there is one bucket.
     shift: u32,
+}
+
+impl Default for Sorted {
+    fn default() -> Self {
+        Self::build(&[])
+    }
 }
 
 impl Sorted {
@@ -50,9 +55,6 @@ impl Sorted {
     /// Where a key should be: its bucket's share of the entries, interpolated. Keys are hashes, so
     /// inside a bucket this is right to within an entry or two.
     pub(crate) fn guess(&self, key: Fingerprint) -> usize {
-        if self.entries.is_empty() {
-            return 0;
-        }
         let bucket = bucket(key, self.shift);
         let Some(&[start, end]) = self.directory.get(bucket..bucket + 2) else {
             return 0;
@@ -61,7 +63,7 @@ impl Sorted {
         start as usize + ((inside * u64::from(end - start)) >> 32) as usize
     }
 
-    pub(crate) fn head_at(&self, at: usize) -> Option<u64> {
+    fn head_at(&self, at: usize) -> Option<u64> {
         self.entries.get(at).map(|entry| entry.key.head())
     }
 
@@ -86,10 +88,6 @@ impl Sorted {
 
     /// Takes in entries with other keys, in any order.
     pub(crate) fn merge(&mut self, added: &[IndexEntry]) {
-        if self.entries.is_empty() {
-            *self = Self::build(added);
-            return;
-        }
         let (added, starts) = sort(added, self.shift);
         self.take_in(&added, &starts);
         for (place, start) in self.directory.iter_mut().zip(&starts) {

@@ -244,6 +244,7 @@ impl FeedTurn<'_> {
             }
             outcomes[at] = outcome;
             if outcome.is_change() {
+                // Where one record changed, many may have: room for them is made once.
                 if changes.is_empty() {
                     changes.reserve(keys.len() - number);
                 }

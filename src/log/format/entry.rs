@@ -143,7 +143,13 @@ impl Entry {
 
     /// The checksum of a stored payload, as entries carry it.
     pub(crate) fn sum_of(body: &[u8]) -> u32 {
-        checksum(0, &[body])
+        let (seed, parts) = Self::summed_payload(body);
+        checksum(seed, &parts)
+    }
+
+    /// What the checksum of a stored payload is of.
+    pub(crate) fn summed_payload(body: &[u8]) -> (u64, [&[u8]; 1]) {
+        (0, [body])
     }
 }
 
@@ -165,7 +171,7 @@ pub(crate) fn sum_records(
         let (_, end) = Entry::ends(entry);
         let payload = &bodies[start as usize..end as usize];
         start = end;
-        (0, [payload])
+        Entry::summed_payload(payload)
     });
     let sums: Vec<u32> = checksums(payloads).collect();
     for (entry, sum) in entries.iter_mut().zip(sums) {
