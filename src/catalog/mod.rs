@@ -292,8 +292,12 @@ impl Catalog {
     fn failed(&self, source: redb::Error) -> Error {
         match source {
             redb::Error::Io(source) => Error::io("use", &self.path, source),
+            // The tables and their types never change.
             redb::Error::TableDoesNotExist(_)
             | redb::Error::TableTypeMismatch { .. }
+            | redb::Error::TypeDefinitionChanged { .. }
+            | redb::Error::TableIsMultimap(_)
+            | redb::Error::TableIsNotMultimap(_)
             | redb::Error::Corrupted(_) => self.broken(),
             source => Error::Catalog {
                 path: self.path.clone(),

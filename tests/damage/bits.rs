@@ -197,6 +197,32 @@ fn damage_anywhere_in_the_catalog() {
     assert_eq!(refused, 0);
 }
 
+/// What redb notes of a table's types, with their names, is damage like any other when it is wrong.
+#[test]
+fn damage_in_what_a_catalog_says_of_its_tables() {
+    let disk = build();
+    let mut examiner = Examiner::new(&disk);
+    let bytes = disk.read_file(CATALOG).unwrap();
+    let name = b"&[u8]";
+    let names: Vec<usize> = (0..bytes.len())
+        .filter(|at| bytes[*at..].starts_with(name))
+        .collect();
+    assert!(names.len() > 4, "{}", names.len());
+    let around = |at: usize| at.saturating_sub(24)..(at + name.len()).min(bytes.len());
+    for at in names.into_iter().flat_map(around) {
+        for bit in [0, 4, 7] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1 << bit;
+            let copy = disk.crash(Survivors::All);
+            copy.write_file(CATALOG, &damaged).unwrap();
+            examiner.examine(&copy, &format!("catalog byte {at} bit {bit}"));
+        }
+    }
+    let refused = examiner.refused;
+    examiner.finish("tables of the catalog");
+    assert_eq!(refused, 0);
+}
+
 /// One bit of so many is flipped by default; all of them with `HIGHWATER_DAMAGE=all`.
 fn stride() -> usize {
     match std::env::var("HIGHWATER_DAMAGE").is_ok() {
