@@ -20,23 +20,35 @@ pub(crate) struct Unsynced {
     bytes: u64,
 }
 
-/// What a sync has to take in besides the open segment.
+/// Segments that the log went on from and that a sync has to see to, oldest first.
 #[derive(Clone, Default)]
-pub(crate) struct Left {
-    /// Segments that the log went on from before all that is in them was synced, oldest first.
-    pub(crate) segments: Vec<Arc<Segment>>,
-    /// Segments that have not got their names yet, oldest first.
-    pub(crate) unnamed: Vec<Arc<Segment>>,
+pub(crate) struct Left(Vec<LeftSegment>);
+
+/// See [`Left`].
+#[derive(Clone)]
+pub(crate) struct LeftSegment {
+    pub(crate) segment: Arc<Segment>,
+    /// Where its frames end.
+    pub(crate) end: u64,
+    pub(crate) is_synced: bool,
 }
 
 impl Left {
-    /// Takes note that so much of it was synced.
-    pub(crate) fn settle(&mut self, synced: &Self) {
-        let settle = |mine: &mut Vec<Arc<Segment>>, done: &[Arc<Segment>]| {
-            mine.retain(|segment| !done.iter().any(|other| Arc::ptr_eq(segment, other)));
+    pub(crate) fn push(&mut self, left: LeftSegment) {
+        self.0.push(left);
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &LeftSegment> {
+        self.0.iter()
+    }
+
+    /// Takes note that so much of it was seen to.
+    pub(crate) fn settle(&mut self, done: &Self) {
+        let is_done = |left: &LeftSegment| {
+            done.iter()
+                .any(|it| Arc::ptr_eq(&it.segment, &left.segment))
         };
-        settle(&mut self.segments, &synced.segments);
-        settle(&mut self.unnamed, &synced.unnamed);
+        self.0.retain(|left| !is_done(left));
     }
 }
 

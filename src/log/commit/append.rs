@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::log::format::{SEGMENT_HEADER_LEN, SegmentHeader};
 use crate::log::frame::{Frame, Head};
 use crate::log::segment::Segment;
+use crate::log::unsynced::LeftSegment;
 use crate::log::{Lsn, SegmentId};
 
 /// A frame's place, decided before anything is written.
@@ -140,15 +141,14 @@ impl Log {
         Ok(())
     }
 
-    /// Goes on in the next segment. What is not synced of this one, and giving the next one its name,
-    /// is left to the next sync: no writer waits for it here.
+    /// Goes on in the next segment. What is not synced of this one, the space it reserved and did not
+    /// use, and giving the next one its name, are left to the next sync: no writer waits for it here.
     fn leave_segment(&self, tail: &mut Tail, next: &Arc<Segment>) -> Result<()> {
-        // Gives back what was reserved; harmless if it does not happen.
-        let _ = tail.segment.file.set_len(tail.offset);
-        if tail.synced < tail.offset {
-            tail.left.segments.push(tail.segment.clone());
-        }
-        tail.left.unnamed.push(next.clone());
+        tail.left.push(LeftSegment {
+            segment: tail.segment.clone(),
+            end: tail.offset,
+            is_synced: tail.synced == tail.offset,
+        });
         self.segments.write().insert(next.id(), next.clone());
         tail.allocated = next.len()?;
         tail.segment = next.clone();

@@ -103,25 +103,30 @@ impl Log {
     /// What comes later in the log may get to the disk first: no frame vouches for another before that
     /// is synced.
     fn sync_files(&self, left: &Left, open: &Segment) -> Result<()> {
-        if !self.defects.has(Defect::LeaveSegmentUnsynced) {
-            left.segments.iter().try_for_each(|it| self.sync(it))?;
+        for it in left.iter() {
+            // Gives back what was reserved; harmless if it does not happen.
+            let _ = it.segment.file.set_len(it.end);
+            if !it.is_synced && !self.defects.has(Defect::LeaveSegmentUnsynced) {
+                self.sync(&it.segment)?;
+            }
         }
         if self.defects.has(Defect::NameUnsynced) {
-            self.name(left)?;
+            self.name(left, open)?;
         }
         self.sync(open)?;
-        self.name(left)
+        self.name(left, open)
     }
 
     /// Gives new segments, which are synced, their names.
-    fn name(&self, left: &Left) -> Result<()> {
-        if left.unnamed.is_empty() {
+    fn name(&self, left: &Left, open: &Segment) -> Result<()> {
+        if self.is_named(open.id()) {
             return Ok(());
         }
         self.sync_one(|named| {
-            // Somebody else may have been here since `left` was looked at.
+            // Somebody else may have been here since the files were looked at.
             let before = *named;
-            for segment in left.unnamed.iter().filter(|it| it.id() > before) {
+            let files = left.iter().map(|it| it.segment.as_ref()).chain([open]);
+            for segment in files.filter(|it| it.id() > before) {
                 segment.name(&self.site())?;
                 *named = segment.id();
             }
