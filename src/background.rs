@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select};
 
-use crate::compaction::compact_if_idle;
+use crate::compaction::{Due, compact_if_due};
 use crate::engine::Engine;
 use crate::options::Durability;
 use crate::retention::maintain::maintain;
@@ -73,8 +73,9 @@ impl Background {
             let least = engine.options.segment_size.min(SEGMENT_FIRST);
             engine.log.set_segment_size(least);
             let rolled = engine.log.rolled();
-            let mut compacted_at = 0;
-            let clean_up = move || clean_up(&engine, &mut compacted_at);
+            let mut due = Due::default();
+            // A failure waits for as much again as the last time.
+            let clean_up = move || drop(compact_if_due(&engine, &mut due));
             let name = "highwater-compact";
             background.spawn(name, IDLE_INTERVAL, stopped, rolled, clean_up)?;
         }
@@ -111,17 +112,6 @@ fn keep_up(engine: &Engine) {
     let _ = engine.log.flush();
     if engine.catalog_lag() >= engine.options.checkpoint_bytes {
         let _ = engine.save_catalog(false);
-    }
-}
-
-/// Compacts when the log has grown by a segment since it was last done; a failure waits for as much
-/// again. A segment is a fixed part of what is needed, so looking at all feeds does not cost more in
-/// a larger store.
-fn clean_up(engine: &Engine, compacted_at: &mut u64) {
-    let appended = engine.log.appended_bytes();
-    if appended - *compacted_at >= engine.log.segment_size() {
-        *compacted_at = appended;
-        let _ = compact_if_idle(engine);
     }
 }
 

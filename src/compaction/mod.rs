@@ -19,6 +19,7 @@ mod usage;
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::catalog::FeedChanges;
 use crate::compaction::survivors::Survivors;
@@ -57,22 +58,63 @@ pub(crate) struct Compactor {
     damaged: BTreeSet<SegmentId>,
 }
 
+/// When compaction looks at the store again.
+pub(crate) struct Due {
+    /// Bytes appended to the log when it last looked, and when that was.
+    looked_at: (u64, Instant),
+    /// How much had to be appended from there on before there could be something to do.
+    patience: u64,
+}
+
+/// So long after it looked it does so again if the log has grown by a segment: it may be deletions
+/// that it has grown by, which leave more behind than they add.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+impl Default for Due {
+    fn default() -> Self {
+        Self {
+            looked_at: (0, Instant::now()),
+            patience: 0,
+        }
+    }
+}
+
+impl Due {
+    /// A segment is a fixed part of what is needed, and so is what a log may grow by: looking at all
+    /// feeds does not cost more in a larger store.
+    fn is_due(&self, engine: &Engine) -> bool {
+        let (appended, at) = self.looked_at;
+        let grown = engine.log.appended_bytes() - appended;
+        grown >= engine.log.segment_size()
+            && (grown >= self.patience || at.elapsed() >= LOOK_INTERVAL)
+    }
+}
+
 /// Compacts until the log has little that is not needed. Damage keeps the files it is in from being
 /// replaced, and no others; it is reported when those are done.
 pub(crate) fn compact(engine: &Engine) -> Result<Compacted> {
-    run(engine, &mut engine.compactor.lock(), false)
+    run(engine, &mut engine.compactor.lock(), None)
 }
 
-/// The same, unless somebody is at it, or at verifying, already; slowly, as long as there is not
-/// much to do.
-pub(crate) fn compact_if_idle(engine: &Engine) -> Result<Compacted> {
+/// The same if it may be necessary, unless somebody is at it, or at verifying, already; slowly, as
+/// long as there is not much to do.
+pub(crate) fn compact_if_due(engine: &Engine, due: &mut Due) -> Result<Compacted> {
+    if !due.is_due(engine) {
+        return Ok(Compacted::default());
+    }
+    due.looked_at = (engine.log.appended_bytes(), Instant::now());
     match engine.compactor.try_lock() {
-        Some(mut compactor) => run(engine, &mut compactor, true),
+        Some(mut compactor) => run(engine, &mut compactor, Some(&mut due.patience)),
         None => Ok(Compacted::default()),
     }
 }
 
-fn run(engine: &Engine, compactor: &mut Compactor, gently: bool) -> Result<Compacted> {
+/// With somewhere to put how much may be appended until the next time, it goes about it gently.
+fn run(
+    engine: &Engine,
+    compactor: &mut Compactor,
+    mut patience: Option<&mut u64>,
+) -> Result<Compacted> {
     let mut done = Compacted::default();
     let mut damage = None;
     let mut is_saved = false;
@@ -82,21 +124,25 @@ fn run(engine: &Engine, compactor: &mut Compactor, gently: bool) -> Result<Compa
         // Closing waits for this, so that nothing is written once the store is given up.
         let _packing = engine.packing.lock();
         engine.check_not_closed()?;
-        // Usage is what the catalog says, and only what it covers may be replaced.
-        // A round ends with that, and in relaxed durability it has everything synced.
-        if !std::mem::replace(&mut is_saved, true) {
-            engine.save_catalog(false)?;
-            engine.remove_retired()?;
-        }
-        let usage = Usage::of(engine, &compactor.damaged)?;
+        let usage = Usage::of(engine, &compactor.damaged, is_saved)?;
         engine.log.set_segment_size(usage.step());
+        if let Some(patience) = patience.as_deref_mut() {
+            *patience = usage.room();
+        }
         let plan = usage.plan(spent);
         if plan.victims.is_empty() {
             return damage.map_or(Ok(done), Err);
         }
+        // Only what the catalog covers may be replaced, so if there is something to do it has to catch
+        // up, and in relaxed durability the log has to be synced. A round ends with that too.
+        if !std::mem::replace(&mut is_saved, true) {
+            engine.save_catalog(false)?;
+            engine.remove_retired()?;
+            continue;
+        }
         check_space(engine, &plan)?;
         let copied = Cell::new(None);
-        let pace = gently && !plan.urgent;
+        let pace = patience.is_some() && !plan.urgent;
         match round(engine, &plan.victims, &copied, pace) {
             Ok(round) => {
                 done.removed += round.removed;

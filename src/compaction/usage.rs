@@ -81,7 +81,12 @@ struct Needed {
 }
 
 impl Usage {
-    pub(crate) fn of(engine: &Engine, damaged: &BTreeSet<SegmentId>) -> Result<Self> {
+    /// With `covered`, as far as the catalog covers the log by now; else as if it covered all of it.
+    pub(crate) fn of(
+        engine: &Engine,
+        damaged: &BTreeSet<SegmentId>,
+        covered: bool,
+    ) -> Result<Self> {
         let mut known = Needed {
             sealing: match engine.log.cipher() {
                 Some(_) => seal::PER_RECORD,
@@ -90,13 +95,18 @@ impl Usage {
             ..Needed::default()
         };
         engine.each_directory(|directory, pruned| known.add(directory, pruned))?;
-        let covered = engine.catalog.lock().root.position().segment;
         let mut segments = engine.log.segments();
+        let open = segments.iter().map(|segment| segment.id());
+        let open = open.filter(|id| !id.is_pack()).max();
+        let end = match covered {
+            true => Some(engine.catalog.lock().root.position().segment),
+            false => open,
+        };
         let len = segments.iter().map(|segment| segment.len());
         let len = len.sum::<Result<u64>>()?;
         let records = known.bytes.values().sum::<u64>();
         let needed = (records + known.described).min(len);
-        segments.retain(|segment| segment.id().is_pack() || segment.id() < covered);
+        segments.retain(|segment| segment.id().is_pack() || Some(segment.id()) < end);
         segments.retain(|segment| !damaged.contains(&segment.id()));
         segments.sort_by_key(|segment| segment.header.first_lsn);
         let count = segments.len();
@@ -129,6 +139,13 @@ impl Usage {
         self.step
     }
 
+    /// How much longer the log may get before there is something to do, less a step: it gets longer by
+    /// whole ones before anybody looks.
+    pub(crate) fn room(&self) -> u64 {
+        let bound = (self.needed as f64 * (1.0 + EXCESS_MAX)) as u64;
+        bound.saturating_sub(self.len + self.step)
+    }
+
     fn is_over(&self, len: u64, part: f64) -> bool {
         len as f64 > self.needed as f64 * (1.0 + part)
     }
@@ -155,17 +172,22 @@ impl Usage {
             return self.gather(files);
         }
         files.sort_by(|a, b| b.score().total_cmp(&a.score()));
-        let (mut victims, mut copied, mut len) = (Vec::new(), 0, self.len);
-        for file in files {
+        let (mut copied, mut len) = (0, self.len);
+        let is_worth_it = |file: &mut File| {
             let worth = file.needed as f64 <= file.len as f64 * NEEDED_MAX;
             let room = copied == 0 || copied + file.needed <= self.most;
-            if file.needed == 0 || (worth && room && self.is_over(len, EXCESS_LEFT)) {
+            let chosen = file.needed == 0 || (worth && room && self.is_over(len, EXCESS_LEFT));
+            if chosen {
                 len -= file.len - file.needed;
                 copied += file.needed;
-                victims.push(file);
             }
+            chosen
+        };
+        let victims: Vec<File> = files.extract_if(.., is_worth_it).collect();
+        match victims.is_empty() {
+            true => self.gather(files),
+            false => Plan::new(victims, false, urgent),
         }
-        Plan::new(victims, false, urgent)
     }
 
     /// Rewrites files that are under an older key, in the order of the log, whatever they are worth.
