@@ -1,4 +1,5 @@
-//! Little-endian fields in byte strings: what frames and state values are written with.
+//! Little-endian fields and short integers in byte strings: what frames and state values are written
+//! with.
 //!
 //! Decoding is total: every reader method answers `None` when the bytes run out, and never panics.
 
@@ -85,4 +86,31 @@ impl<'a> Decoder<'a> {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+}
+
+/// Appends an integer in as few bytes as it needs: 7 bits each, low ones first (LEB128).
+pub(crate) fn push_varint(mut value: u64, bytes: &mut Vec<u8>) {
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}
+
+/// Takes such an integer from the beginning of `bytes`; `None` when there is none, or a larger one.
+pub(crate) fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        let bits = u64::from(byte & 0x7f);
+        if bits << shift >> shift != bits {
+            return None;
+        }
+        value |= bits << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
 }

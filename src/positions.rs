@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::codec::{push_varint, take_varint};
+
 /// Positions per chunk of the set.
 const CHUNK: u64 = 4096;
 const WORDS: usize = CHUNK as usize / 64;
@@ -119,31 +121,6 @@ pub(crate) fn decode(mut bytes: &[u8], max: u64) -> Option<Vec<u64>> {
         positions.extend(start..next);
     }
     Some(positions)
-}
-
-pub(crate) fn push_varint(mut value: u64, bytes: &mut Vec<u8>) {
-    while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-}
-
-pub(crate) fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        let bits = u64::from(byte & 0x7f);
-        if bits << shift >> shift != bits {
-            return None;
-        }
-        value |= bits << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! What a feed's directory knows of one frame: where it is, who made its changes and when, and
 //! which of its records are still the newest versions.
 
-use crate::codec::{Decoder, Encoder};
-use crate::log::format::{Author, ENTRY_LEN, FRAME_HEADER_LEN, FrameHeader, ORIGIN_LEN, SyncId};
-use crate::log::frame::{FRAME_RECORDS_MAX, SPAN_MAX};
+use crate::codec::Encoder;
+use crate::log::format::{Author, ENTRY_LEN, FRAME_HEADER_LEN, FrameHeader, ORIGIN_LEN};
 use crate::log::{Lsn, SegmentId};
 use crate::publish::Place;
 
@@ -65,6 +64,25 @@ pub(crate) fn ones(len: u32) -> Box<[u64]> {
         *last >>= (64 - len % 64) % 64;
     }
     words.into()
+}
+
+/// The bits that are set, from `from` on, ascending.
+pub(crate) fn bits_from(words: &[u64], from: u32) -> impl Iterator<Item = u32> + '_ {
+    let start = from as usize / 64;
+    let words = words.iter().enumerate().skip(start);
+    words.flat_map(move |(at, word)| {
+        let mut word = *word;
+        if at == start {
+            word &= u64::MAX << (from % 64);
+        }
+        std::iter::from_fn(move || {
+            (word != 0).then(|| {
+                let bit = word.trailing_zeros();
+                word &= word - 1;
+                at as u32 * 64 + bit
+            })
+        })
+    })
 }
 
 fn is_set(words: &[u64], bit: u32) -> bool {
@@ -168,21 +186,7 @@ impl FrameRef {
 
     /// The live records' bits from `from` on, ascending.
     pub(crate) fn live_from(&self, from: u32) -> impl Iterator<Item = u32> + '_ {
-        let start = from as usize / 64;
-        let words = self.live.iter().enumerate().skip(start);
-        words.flat_map(move |(at, word)| {
-            let mut word = *word;
-            if at == start {
-                word &= u64::MAX << (from % 64);
-            }
-            std::iter::from_fn(move || {
-                (word != 0).then(|| {
-                    let bit = word.trailing_zeros();
-                    word &= word - 1;
-                    at as u32 * 64 + bit
-                })
-            })
-        })
+        bits_from(&self.live, from)
     }
 
     /// The position of the first live record.
@@ -232,18 +236,6 @@ impl FrameRef {
         (each + sealing) * needed + FRAME_HEADER_LEN as u64
     }
 
-    /// About how many bytes a directory takes for it in a pack.
-    pub(crate) fn described_len(&self) -> u64 {
-        let bits = match self.live_count {
-            0 => 0,
-            _ => size_of_val(&*self.live),
-        };
-        let packing = self.packing.as_ref().map_or(0, |packing| {
-            size_of_val(&*packing.present) + packing.origins.len() * ORIGIN_LEN
-        });
-        (2 * ORIGIN_LEN + bits + packing) as u64
-    }
-
     /// Memory held besides the struct itself, in bytes.
     pub(crate) fn heap(&self) -> usize {
         let packing = self.packing.as_ref().map_or(0, |packing| {
@@ -253,144 +245,11 @@ impl FrameRef {
     }
 }
 
-const BITS_NONE: u8 = 0;
-const BITS_ALL: u8 = 1;
-const BITS_SOME: u8 = 2;
-
-fn encode_bits(encoder: Encoder, words: &[u64], set: u32, len: u32) -> Encoder {
-    match set {
-        0 => encoder.u8(BITS_NONE),
-        _ if set == len => encoder.u8(BITS_ALL),
-        _ => words
-            .iter()
-            .fold(encoder.u8(BITS_SOME), |encoder, word| encoder.u64(*word)),
-    }
-}
-
-/// Reads a bit set of `len` bits, and how many are set.
-fn decode_bits(fields: &mut Decoder<'_>, len: u32) -> Option<(Box<[u64]>, u32)> {
-    // A frame has no more records than a list of them has bytes, so this allocates little.
-    let words: Box<[u64]> = match fields.u8()? {
-        BITS_NONE => vec![0; len.div_ceil(64) as usize].into(),
-        BITS_ALL => ones(len),
-        BITS_SOME => {
-            let words = fields
-                .take(len.div_ceil(64) as usize * 8)?
-                .as_chunks::<8>()
-                .0;
-            words.iter().map(|word| u64::from_le_bytes(*word)).collect()
-        }
-        _ => return None,
-    };
-    let set = words.iter().map(|word| word.count_ones()).sum();
-    let inside = ones(len);
-    let plausible = words
-        .iter()
-        .zip(&inside)
-        .all(|(word, mask)| word & !mask == 0);
-    plausible.then_some((words, set))
-}
-
 impl Origin {
+    /// As packed frames have it.
     pub(crate) fn encode(&self, encoder: Encoder) -> Encoder {
         let Author { run, sync } = self.author;
         let encoder = encoder.u64(self.first).u64(self.end).u64(self.time);
         encoder.u64(run).u64(sync.0)
-    }
-
-    fn decode(fields: &mut Decoder<'_>) -> Option<Self> {
-        Some(Self {
-            first: fields.u64()?,
-            end: fields.u64()?,
-            time: fields.u64()?,
-            author: Author {
-                run: fields.u64()?,
-                sync: SyncId(fields.u64()?),
-            },
-        })
-    }
-}
-
-impl FrameRef {
-    /// A stretch of a directory, as the catalog and packs keep it.
-    pub(crate) fn encode_all(frames: &[Self]) -> Vec<u8> {
-        let encoder = Encoder::default().u32(frames.len() as u32);
-        let all = frames
-            .iter()
-            .fold(encoder, |encoder, frame| frame.encode(encoder));
-        all.finish()
-    }
-
-    /// Reads a stretch of a directory; `None` when it is damaged.
-    pub(crate) fn decode_all(bytes: &[u8]) -> Option<Vec<Self>> {
-        let mut fields = Decoder::new(bytes);
-        let mut frames = Vec::new();
-        for _ in 0..fields.u32()? {
-            frames.push(Self::decode(&mut fields)?);
-        }
-        fields.is_empty().then_some(frames)
-    }
-
-    fn encode(&self, encoder: Encoder) -> Encoder {
-        let newest = self.newest_origin();
-        let encoder = newest
-            .encode(encoder)
-            .u32(self.span)
-            .u32(self.count)
-            .u64(self.lsn.0)
-            .u64(self.segment.0)
-            .u64(self.offset)
-            .u32(self.ids_len)
-            .u32(self.bodies_len);
-        let encoder = encode_bits(encoder, &self.live, self.live_count, self.span);
-        let Some(packing) = &self.packing else {
-            return encoder.u32(0);
-        };
-        let encoder = encoder.u32(packing.origins.len() as u32);
-        let origins = packing.origins.iter();
-        let encoder = origins.fold(encoder, |encoder, origin| origin.encode(encoder));
-        encode_bits(encoder, &packing.present, self.count, self.span).u32(packing.holders)
-    }
-
-    fn decode(fields: &mut Decoder<'_>) -> Option<Self> {
-        let Origin {
-            first,
-            time,
-            author,
-            ..
-        } = Origin::decode(fields)?;
-        let (span, count) = (fields.u32()?, fields.u32()?);
-        if count > FRAME_RECORDS_MAX as u32 + 1 || span > SPAN_MAX {
-            return None;
-        }
-        let mut frame = Self {
-            first,
-            span,
-            count,
-            lsn: Lsn(fields.u64()?),
-            time,
-            author,
-            segment: SegmentId(fields.u64()?),
-            offset: fields.u64()?,
-            ids_len: fields.u32()?,
-            bodies_len: fields.u32()?,
-            live_count: 0,
-            live: Box::default(),
-            packing: None,
-        };
-        (frame.live, frame.live_count) = decode_bits(fields, span)?;
-        let origins = fields.u32()?;
-        if origins == 0 {
-            return (span == count).then_some(frame);
-        }
-        let origins: Option<_> = (0..origins).map(|_| Origin::decode(fields)).collect();
-        let (present, there) = decode_bits(fields, span)?;
-        let packing = Packing {
-            present,
-            origins: origins?,
-            holders: fields.u32()?,
-        };
-        frame.packing = Some(Box::new(packing));
-        (there == count).then_some(frame)
     }
 }

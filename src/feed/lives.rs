@@ -6,8 +6,8 @@
 //! record existed then if one of its lives has that moment in it. The newest life begins at
 //! `first_seen`; the earlier ones are kept with every version, behind its id.
 
+use crate::codec::{push_varint, take_varint};
 use crate::log::format::Entry;
-use crate::positions::{push_varint, take_varint};
 
 /// More lives than this are not told apart: the oldest ones are taken for one long life. A
 /// consumer may then be told of an update or a deletion of a record it did not know at its cursor,

@@ -13,6 +13,7 @@
 mod ahead;
 #[cfg(feature = "async")]
 mod changed;
+mod description;
 pub(crate) mod directory;
 pub(crate) mod frame_ref;
 pub(crate) mod gone;
