@@ -34,6 +34,7 @@ use crate::log::format::{FrameKind, SEGMENT_HEADER_LEN};
 use crate::log::frame::Frame;
 use crate::log::manifest::{Manifest, Stretch};
 use crate::log::pack::PackWriter;
+use crate::log::release::{PAUSE, release};
 use crate::log::scan::{in_force, read_frame};
 use crate::log::segment::Segment;
 use crate::log::{Lsn, SegmentId};
@@ -122,7 +123,7 @@ fn run(
     let mut spent = false;
     loop {
         // Closing waits for this, so that nothing is written once the store is given up.
-        let _packing = engine.packing.lock();
+        let packing = engine.packing.lock();
         engine.check_not_closed()?;
         let usage = Usage::of(engine, &compactor.damaged, is_saved)?;
         engine.log.set_segment_size(usage.step());
@@ -144,11 +145,15 @@ fn run(
         let copied = Cell::new(None);
         let pace = patience.is_some() && !plan.urgent;
         match round(engine, &plan.victims, &copied, pace) {
-            Ok(round) => {
+            Ok((round, removed)) => {
                 done.removed += round.removed;
                 done.removed_bytes += round.removed_bytes;
                 done.written_bytes += round.written_bytes;
                 spent |= round.written_bytes >= round.removed_bytes && !plan.gathers;
+                // Only readers have them still.
+                drop((plan, packing));
+                let pause = if pace { PAUSE } else { Duration::ZERO };
+                removed.iter().for_each(|removed| release(removed, pause));
             }
             Err(error) if compactor.note(&plan.victims, copied.get(), &error) => {
                 damage = damage.or(Some(error));
@@ -240,13 +245,13 @@ impl Survey {
     }
 }
 
-/// Replaces some files by one pack.
+/// Replaces some files by one pack. Returns those that were removed, besides what it did.
 fn round(
     engine: &Engine,
     victims: &[Arc<Segment>],
     copied: &Cell<Option<SegmentId>>,
     pace: bool,
-) -> Result<Compacted> {
+) -> Result<(Compacted, Vec<Arc<Segment>>)> {
     let mut survey = Survey::default();
     let mut segments = engine.log.segments();
     segments.retain(|segment| !segment.id().is_pack());
@@ -308,12 +313,12 @@ fn round(
         engine.remove_retired()?;
     }
     engine.save_catalog(false)?;
-    engine.remove_retired()?;
-    Ok(Compacted {
+    let done = Compacted {
         removed: victims.len() as u64,
         removed_bytes,
         written_bytes,
-    })
+    };
+    Ok((done, engine.remove_retired()?))
 }
 
 /// The manifest once the files in `ids` are replaced. Refuses when one of them does not lead to

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use super::Engine;
 use crate::catalog::{FeedChanges, Save};
 use crate::defects::Defect;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::feed::state::FeedState;
 use crate::index::run;
+use crate::log::segment::Segment;
 use crate::primitives::atomic::Ordering;
 
 impl Engine {
@@ -113,15 +114,15 @@ impl Engine {
     }
 
     /// Removes files of the log that the manifest does not count any more. The catalog must have
-    /// been saved with it.
-    pub(crate) fn remove_retired(&self) -> Result<()> {
+    /// been saved with it. Returns those that are gone, whose space can be [given
+    /// back](crate::log::release).
+    pub(crate) fn remove_retired(&self) -> Result<Vec<Arc<Segment>>> {
         let manifest = self.manifest.lock().clone();
         let segments = self.log.segments();
         let retired = segments.iter().filter(|s| manifest.is_retired(s.id()));
         // All that can be removed are; what cannot is tried again the next time.
-        let failures: Vec<Error> = retired
-            .filter_map(|segment| self.log.remove(segment).err())
-            .collect();
-        failures.into_iter().next().map_or(Ok(()), Err)
+        let removed: Vec<_> = retired.map(|segment| self.log.remove(segment)).collect();
+        let removed: Result<Vec<_>> = removed.into_iter().collect();
+        Ok(removed?.into_iter().flatten().collect())
     }
 }

@@ -4,7 +4,8 @@
 //! * [`format`]: the bytes of segment headers, frames and record entries
 //! * [`frame`]: building a frame from classified records
 //! * [`seal`]: the tags of encrypted frames
-//! * [`segment`]: one append-only file; [`spares`]: files that become segments again
+//! * [`segment`]: one append-only file; [`spares`]: files that become segments again; [`release`]:
+//!   giving back the space of those that do not
 //! * [`pack`]: the file that compaction writes; [`manifest`]: which files are in force
 //! * [`commit`]: the commit queue, its leader, and the durable watermark; [`unsynced`]: what relaxed
 //!   durability has written so far
@@ -15,6 +16,7 @@ pub(crate) mod format;
 pub(crate) mod frame;
 pub(crate) mod manifest;
 pub(crate) mod pack;
+pub(crate) mod release;
 pub(crate) mod scan;
 pub(crate) mod seal;
 pub(crate) mod segment;

@@ -217,16 +217,18 @@ impl Log {
     }
 
     /// Removes a file that no directory names, or keeps it to be a segment again. Who still reads
-    /// from it goes on doing so.
-    pub(crate) fn remove(&self, segment: &Arc<Segment>) -> Result<()> {
+    /// from it goes on doing so. Returns it if it is gone under all its names.
+    pub(crate) fn remove(&self, segment: &Arc<Segment>) -> Result<Option<Arc<Segment>>> {
         let storage = self.storage.as_ref();
         let size = self.segment_size();
         // What is under an older key is to go, not to be overwritten some time.
         let current = same_key(&segment.cipher, &self.cipher);
         if current && self.spares.keep(storage, &self.dir, segment, size) {
             self.segments.write().remove(&segment.id());
-            return Ok(());
+            return Ok(None);
         }
+        // A backup in the making, which might give it another name, has the segment itself.
+        let is_ours = segment.file.is_linked().is_ok_and(|linked| !linked);
         match self.storage.remove(&segment.path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(Error::io("remove", &segment.path, error));
@@ -234,7 +236,7 @@ impl Log {
             _ => {}
         }
         self.segments.write().remove(&segment.id());
-        Ok(())
+        Ok(is_ours.then(|| segment.clone()))
     }
 
     /// The length from which the log goes on in a new segment.
