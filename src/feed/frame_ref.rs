@@ -120,18 +120,37 @@ impl FrameRef {
         is_set(&self.live, bit)
     }
 
+    /// Whether there is a record at `first + bit`.
+    pub(crate) fn has(&self, bit: u32) -> bool {
+        match &self.packing {
+            Some(packing) => is_set(&packing.present, bit),
+            None => bit < self.count,
+        }
+    }
+
     /// Which record of the frame is at `first + bit`, if it is there.
     pub(crate) fn index_of(&self, bit: u32) -> Option<u32> {
+        self.indexes_of(&[bit])?.first().copied()
+    }
+
+    /// The same of several bits, which ascend; `None` when one of them is not there.
+    pub(crate) fn indexes_of(&self, bits: &[u32]) -> Option<Vec<u32>> {
         let Some(packing) = &self.packing else {
-            return (bit < self.count).then_some(bit);
+            let are_there = bits.iter().all(|bit| *bit < self.count);
+            return are_there.then(|| bits.to_vec());
         };
-        if !is_set(&packing.present, bit) {
-            return None;
-        }
-        let word = bit as usize / 64;
-        let before = packing.present[..word].iter().map(|word| word.count_ones());
-        let inside = packing.present[word] & ((1 << (bit % 64)) - 1);
-        Some(before.sum::<u32>() + inside.count_ones())
+        // How many records there are in the words before one.
+        let (mut counted, mut before) = (0, 0);
+        let index = |bit: &u32| {
+            let at = *bit as usize / 64;
+            let word = packing.present.get(at)?;
+            let passed = packing.present.get(counted..at)?;
+            before += passed.iter().map(|word| word.count_ones()).sum::<u32>();
+            counted = at;
+            let inside = word & ((1 << (bit % 64)) - 1);
+            is_set(&packing.present, *bit).then(|| before + inside.count_ones())
+        };
+        bits.iter().map(index).collect()
     }
 
     /// Marks the record at `position` as no longer live.
@@ -147,7 +166,9 @@ impl FrameRef {
     /// Marks the record at `position` as live again; `None` when the frame does not have it.
     pub(crate) fn revive(&mut self, position: u64) -> Option<()> {
         let bit = u32::try_from(position.checked_sub(self.first)?).ok()?;
-        self.index_of(bit)?;
+        if !self.has(bit) {
+            return None;
+        }
         self.live[bit as usize / 64] |= 1 << (bit % 64);
         self.live_count += 1;
         Some(())
@@ -251,5 +272,42 @@ impl Origin {
         let Author { run, sync } = self.author;
         let encoder = encoder.u64(self.first).u64(self.end).u64(self.time);
         encoder.u64(run).u64(sync.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::format::FrameKind;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_index_of_a_record_is_how_many_are_before_it(
+            bits in prop::collection::btree_set(0u32..700, 1..200),
+            asked in prop::collection::btree_set(0u32..800, 0..30),
+        ) {
+            let mut header = FrameHeader::new(FrameKind::Packed);
+            header.count = bits.len() as u32;
+            let mut frame = FrameRef::new(&header, Place { segment: SegmentId(1), offset: 0 });
+            frame.span = bits.last().map_or(0, |last| last + 1);
+            let mut present = vec![0; frame.span.div_ceil(64) as usize];
+            bits.iter().for_each(|bit| present[*bit as usize / 64] |= 1 << (bit % 64));
+            frame.packing = Some(Box::new(Packing {
+                present: present.into(),
+                origins: Box::default(),
+                holders: 0,
+            }));
+            let all: Vec<u32> = bits.iter().copied().collect();
+            prop_assert_eq!(frame.indexes_of(&all), Some((0..frame.count).collect()));
+            for bit in &asked {
+                let before = bits.range(..bit).count() as u32;
+                prop_assert_eq!(frame.has(*bit), bits.contains(bit));
+                prop_assert_eq!(frame.index_of(*bit), bits.contains(bit).then_some(before));
+            }
+            let some: Vec<u32> = asked.iter().copied().collect();
+            let indexes: Option<Vec<u32>> = some.iter().map(|bit| frame.index_of(*bit)).collect();
+            prop_assert_eq!(frame.indexes_of(&some), indexes);
+        }
     }
 }

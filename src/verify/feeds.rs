@@ -88,7 +88,7 @@ fn check_frame(
     pruned_through: u64,
     counted: &mut Counted,
 ) -> Result<()> {
-    let there = (0..frame.span).filter(|bit| frame.index_of(*bit).is_some());
+    let there = (0..frame.span).filter(|bit| frame.has(*bit));
     let span = Span::new(&engine.log, frame, there.collect())?;
     let mut located = Vec::new();
     span.locate(&mut Vec::new(), &mut located)?;

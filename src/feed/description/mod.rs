@@ -77,12 +77,17 @@ fn take_u32(bytes: &mut &[u8]) -> Option<u32> {
 
 /// Appends as many bits as there are items, eight a byte.
 fn push_bits(bits: impl Iterator<Item = bool>, bytes: &mut Vec<u8>) {
-    let start = bytes.len();
-    for (at, bit) in bits.enumerate() {
-        if at % 8 == 0 {
-            bytes.push(0);
+    let (mut byte, mut len) = (0, 0);
+    for bit in bits {
+        byte |= u8::from(bit) << len;
+        len += 1;
+        if len == 8 {
+            bytes.push(byte);
+            (byte, len) = (0, 0);
         }
-        bytes[start + at / 8] |= u8::from(bit) << (at % 8);
+    }
+    if len > 0 {
+        bytes.push(byte);
     }
 }
 
