@@ -15,6 +15,11 @@ use crate::hash::Fingerprint;
 use crate::log::SegmentId;
 use crate::log::frame::PackedFrame;
 use crate::log::pack::PackWriter;
+use crate::primitives::yield_now;
+
+/// After so many records, whoever waits for this processor gets it. Above all that are threads of the
+/// system, which have the syncs of writers to finish: otherwise they wait for a time slice to end.
+const GIVES_WAY: usize = 32;
 
 /// See the module.
 pub(crate) struct Survivors<'a> {
@@ -108,7 +113,10 @@ impl<'a> Survivors<'a> {
         }
         let (mut buffer, mut rows) = (Vec::new(), Vec::new());
         span.load(&located, Bodies::Stored, &mut buffer, &mut rows)?;
-        for (record, row) in located.iter().zip(&rows) {
+        for (at, (record, row)) in located.iter().zip(&rows).enumerate() {
+            if at % GIVES_WAY == 0 {
+                yield_now();
+            }
             let holder = holders.contains(&((record.position - frame.first) as u32));
             self.push(frame, record, row, &mut buffer, holder, packer)?;
         }
@@ -165,7 +173,7 @@ impl<'a> Survivors<'a> {
 
     /// The records of a frame that are not live, but hold the payload of a deleted record.
     fn holders(&self, frame: &FrameRef) -> Result<Vec<u32>> {
-        let dead = |bit: &u32| !frame.is_live(*bit) && frame.index_of(*bit).is_some();
+        let dead = |bit: &u32| !frame.is_live(*bit) && frame.has(*bit);
         if !self.has_deleted || frame.live_count == frame.count {
             return Ok(Vec::new());
         }

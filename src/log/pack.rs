@@ -95,21 +95,33 @@ impl<'a> PackWriter<'a> {
         let mut header = frame.header.clone();
         (header.nonce, header.chain) = (self.header.nonce, self.chain);
         let head = frame.head(&header, self.offset, self.site.cipher);
-        self.write(&frame.bytes(&head), self.offset)?;
         let place = Place {
             segment: self.header.id,
             offset: self.offset,
         };
-        self.offset += header.frame_len();
-        self.chain = head.sum();
-        if self.offset - self.synced >= SYNC_STEP {
-            self.sync()?;
-            if let Some(began) = self.pace {
-                std::thread::sleep(began.elapsed().min(PAUSE_MAX));
-                self.pace = Some(Instant::now());
+        for part in frame.bytes(&head) {
+            // A frame may be several steps long.
+            for piece in part.chunks(SYNC_STEP as usize) {
+                self.write(&[piece], self.offset)?;
+                self.offset += piece.len() as u64;
+                self.keep_step()?;
             }
         }
+        self.chain = head.sum();
         Ok(place)
+    }
+
+    /// Syncs what was written when it is enough for that.
+    fn keep_step(&mut self) -> Result<()> {
+        if self.offset - self.synced < SYNC_STEP {
+            return Ok(());
+        }
+        self.sync()?;
+        if let Some(began) = self.pace {
+            std::thread::sleep(began.elapsed().min(PAUSE_MAX));
+            self.pace = Some(Instant::now());
+        }
+        Ok(())
     }
 
     /// Gives the pack its name. It is on stable storage then.
