@@ -130,27 +130,33 @@ impl FrameRef {
 
     /// Which record of the frame is at `first + bit`, if it is there.
     pub(crate) fn index_of(&self, bit: u32) -> Option<u32> {
-        self.indexes_of(&[bit])?.first().copied()
+        self.indexes_of([bit].into_iter()).next()?.1
     }
 
-    /// The same of several bits, which ascend; `None` when one of them is not there.
-    pub(crate) fn indexes_of(&self, bits: &[u32]) -> Option<Vec<u32>> {
-        let Some(packing) = &self.packing else {
-            let are_there = bits.iter().all(|bit| *bit < self.count);
-            return are_there.then(|| bits.to_vec());
-        };
+    /// The same of several bits, each with its bit: for little more than one, if they ascend.
+    pub(crate) fn indexes_of(
+        &self,
+        bits: impl Iterator<Item = u32>,
+    ) -> impl Iterator<Item = (u32, Option<u32>)> {
         // How many records there are in the words before one.
         let (mut counted, mut before) = (0, 0);
-        let index = |bit: &u32| {
-            let at = *bit as usize / 64;
-            let word = packing.present.get(at)?;
-            let passed = packing.present.get(counted..at)?;
-            before += passed.iter().map(|word| word.count_ones()).sum::<u32>();
+        bits.map(move |bit| {
+            let Some(packing) = &self.packing else {
+                return (bit, (bit < self.count).then_some(bit));
+            };
+            if !is_set(&packing.present, bit) {
+                return (bit, None);
+            }
+            let at = bit as usize / 64;
+            if at < counted {
+                (counted, before) = (0, 0);
+            }
+            let passed = packing.present[counted..at].iter();
+            before += passed.map(|word| word.count_ones()).sum::<u32>();
             counted = at;
-            let inside = word & ((1 << (bit % 64)) - 1);
-            is_set(&packing.present, *bit).then(|| before + inside.count_ones())
-        };
-        bits.iter().map(index).collect()
+            let inside = packing.present[at] & ((1 << (bit % 64)) - 1);
+            (bit, Some(before + inside.count_ones()))
+        })
     }
 
     /// Marks the record at `position` as no longer live.
@@ -298,16 +304,16 @@ mod tests {
                 origins: Box::default(),
                 holders: 0,
             }));
-            let all: Vec<u32> = bits.iter().copied().collect();
-            prop_assert_eq!(frame.indexes_of(&all), Some((0..frame.count).collect()));
+            let all = bits.iter().copied().zip((0..frame.count).map(Some));
+            prop_assert!(frame.indexes_of(bits.iter().copied()).eq(all));
             for bit in &asked {
                 let before = bits.range(..bit).count() as u32;
                 prop_assert_eq!(frame.has(*bit), bits.contains(bit));
                 prop_assert_eq!(frame.index_of(*bit), bits.contains(bit).then_some(before));
             }
-            let some: Vec<u32> = asked.iter().copied().collect();
-            let indexes: Option<Vec<u32>> = some.iter().map(|bit| frame.index_of(*bit)).collect();
-            prop_assert_eq!(frame.indexes_of(&some), indexes);
+            let backwards = asked.iter().rev().chain(&asked).copied();
+            let each = backwards.clone().map(|bit| (bit, frame.index_of(bit)));
+            prop_assert!(frame.indexes_of(backwards).eq(each));
         }
     }
 }

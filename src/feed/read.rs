@@ -138,12 +138,11 @@ pub(crate) fn read_entries(
         seal.open_columns(segment, 0, columns, read)?;
     }
     let table = entry_table(columns);
-    let live: Vec<u32> = frame.live_from(0).collect();
-    let indexes = frame.indexes_of(&live);
-    let indexes = indexes.ok_or_else(|| damaged("frame entries"))?;
     let decode = |index: u32| table.get(index as usize).and_then(Entry::decode);
-    for (bit, index) in live.into_iter().zip(indexes) {
-        let entry = decode(index).ok_or_else(|| damaged("frame entries"))?;
+    for (bit, index) in frame.indexes_of(frame.live_from(0)) {
+        let (Some(index), Some(entry)) = (index, index.and_then(decode)) else {
+            return Err(damaged("frame entries"));
+        };
         let start = index
             .checked_sub(1)
             .and_then(decode)
@@ -164,11 +163,11 @@ impl Span {
         let packed = match &frame.packing {
             None => None,
             Some(_) => {
-                let places = frame.indexes_of(&wanted).map(|indexes| {
-                    let time = |bit: &u32| frame.origin(frame.first + u64::from(*bit)).time;
-                    let times = wanted.iter().map(time);
-                    indexes.into_iter().zip(times).collect()
-                });
+                let time = |bit| frame.origin(frame.first + u64::from(bit)).time;
+                let indexes = frame.indexes_of(wanted.iter().copied());
+                let places: Option<Vec<_>> = indexes
+                    .map(|(bit, index)| Some((index?, time(bit))))
+                    .collect();
                 let what = "a record is not in its frame";
                 let missing = || Error::corrupt(&segment.path, frame.offset, what);
                 Some(places.ok_or_else(missing)?)

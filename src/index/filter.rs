@@ -3,6 +3,7 @@
 //! 2007): about one key in a hundred that is not there passes, at ten bits a key.
 
 use crate::hash::Fingerprint;
+use crate::intrinsics::prefetch;
 
 /// Bits per key.
 const BITS: u64 = 10;
@@ -15,13 +16,19 @@ const _: () = assert!(1 << PLACE == WORDS * 64);
 /// Bytes of a block as it is stored.
 pub(crate) const BLOCK: usize = WORDS * 8;
 
+/// One cache line, and not parts of two.
+#[repr(align(64))]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+struct Block([u64; WORDS]);
+const _: () = assert!(size_of::<Block>() == BLOCK);
+
 /// See the module.
-pub(crate) struct Filter(Vec<[u64; WORDS]>);
+pub(crate) struct Filter(Vec<Block>);
 
 impl Filter {
     /// An empty filter for this many keys.
     pub(crate) fn for_keys(count: u64) -> Self {
-        Self(vec![[0; WORDS]; Self::blocks(count)])
+        Self(vec![Block::default(); Self::blocks(count)])
     }
 
     /// How many blocks a filter for this many keys has.
@@ -57,20 +64,30 @@ impl Filter {
     pub(crate) fn insert(&mut self, key: Fingerprint) {
         let at = self.block(key);
         if let Some(block) = self.0.get_mut(at) {
-            Self::bits(key).for_each(|(word, mask)| block[word] |= mask);
+            Self::bits(key).for_each(|(word, mask)| block.0[word] |= mask);
         }
     }
 
+    /// Begins to fetch what [`Filter::may_have`] is going to look at.
+    pub(crate) fn prefetch(&self, key: Fingerprint) {
+        self.0.get(self.block(key)).into_iter().for_each(prefetch);
+    }
+
     pub(crate) fn may_have(&self, key: Fingerprint) -> bool {
-        let block = self.0.get(self.block(key));
-        block.is_some_and(|block| Self::bits(key).all(|(word, mask)| block[word] & mask != 0))
+        let Some(Block(words)) = self.0.get(self.block(key)) else {
+            return false;
+        };
+        // All of them: whether to go on after each would be a guess that is wrong half the time.
+        Self::bits(key).fold(true, |found, (word, mask)| {
+            found & (words[word] & mask != 0)
+        })
     }
 
     /// The filter as runs hold it, in pieces of this many blocks: it may be large.
     pub(crate) fn encode(&self, blocks: usize) -> impl Iterator<Item = Vec<u8>> + '_ {
-        let words = |piece: &[[u64; WORDS]]| {
-            let bytes = piece.as_flattened().iter().map(|word| word.to_le_bytes());
-            bytes.flatten().collect()
+        let words = |piece: &[Block]| {
+            let words = piece.iter().flat_map(|block| block.0);
+            words.flat_map(u64::to_le_bytes).collect()
         };
         self.0.chunks(blocks).map(words)
     }
@@ -85,7 +102,7 @@ impl Filter {
         let (blocks, _) = piece.as_chunks::<BLOCK>();
         self.0.extend(blocks.iter().map(|block| {
             let (words, _) = block.as_chunks::<8>();
-            std::array::from_fn(|at| u64::from_le_bytes(words[at]))
+            Block(std::array::from_fn(|at| u64::from_le_bytes(words[at])))
         }));
     }
 }

@@ -204,6 +204,7 @@ impl Index {
         let mut likely = Vec::with_capacity(open.len());
         for run in runs.iter().rev() {
             let may_have = |at: &u32| run.may_have(keys[*at as usize]);
+            open.iter().for_each(|at| run.prefetch(keys[*at as usize]));
             likely.clear();
             likely.extend(open.iter().copied().filter(may_have));
             for at in &likely {

@@ -183,6 +183,11 @@ impl Run {
         self.filter.may_have(key)
     }
 
+    /// Begins to fetch what [`Run::may_have`] is going to look at.
+    pub(crate) fn prefetch(&self, key: Fingerprint) {
+        self.filter.prefetch(key);
+    }
+
     pub(crate) fn find(&self, key: Fingerprint) -> Result<Option<IndexEntry>> {
         let wanted = key.to_bytes();
         let mut bytes = [0; BLOCK];
