@@ -125,6 +125,12 @@ fn run(
         // Closing waits for this, so that nothing is written once the store is given up.
         let packing = engine.packing.lock();
         engine.check_not_closed()?;
+        // Of feeds that nobody uses it is looked up in the catalog what they need, and after a save that
+        // failed nobody knows what it says.
+        if !is_saved && engine.catalog.lock().stale {
+            catch_up(engine)?;
+            is_saved = true;
+        }
         let usage = Usage::of(engine, &compactor.damaged, is_saved)?;
         engine.log.set_segment_size(usage.step());
         if let Some(patience) = patience.as_deref_mut() {
@@ -137,8 +143,7 @@ fn run(
         // Only what the catalog covers may be replaced, so if there is something to do it has to catch
         // up, and in relaxed durability the log has to be synced. A round ends with that too.
         if !std::mem::replace(&mut is_saved, true) {
-            engine.save_catalog(false)?;
-            engine.remove_retired()?;
+            catch_up(engine)?;
             continue;
         }
         check_space(engine, &plan)?;
@@ -161,6 +166,13 @@ fn run(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Lets the catalog catch up with the log, and removes what it does not count any more.
+fn catch_up(engine: &Engine) -> Result<()> {
+    engine.save_catalog(false)?;
+    engine.remove_retired()?;
+    Ok(())
 }
 
 /// A pack takes space before it gives any back, so it is not begun when that may be all there is:

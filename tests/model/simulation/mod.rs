@@ -108,7 +108,7 @@ fn given(name: &str) -> Option<u64> {
 }
 
 /// Seeds that failed once, each with what it has found.
-const KEPT: [(u64, &str); 12] = [
+const KEPT: [(u64, &str); 13] = [
     (2595, "a catalog that took nothing more after a failed read"),
     (
         301_085,
@@ -153,6 +153,10 @@ const KEPT: [(u64, &str); 12] = [
     (
         80_053_153,
         "a run that wrote on after it was dropped on a full disk",
+    ),
+    (
+        90_000_975,
+        "a compaction that asked the catalog what it said after a save that failed",
     ),
 ];
 
