@@ -125,12 +125,6 @@ fn run(
         // Closing waits for this, so that nothing is written once the store is given up.
         let packing = engine.packing.lock();
         engine.check_not_closed()?;
-        // Of feeds that nobody uses it is looked up in the catalog what they need, and after a save that
-        // failed nobody knows what it says.
-        if !is_saved && engine.catalog.lock().stale {
-            catch_up(engine)?;
-            is_saved = true;
-        }
         let usage = Usage::of(engine, &compactor.damaged, is_saved)?;
         engine.log.set_segment_size(usage.step());
         if let Some(patience) = patience.as_deref_mut() {
@@ -169,10 +163,9 @@ fn run(
 }
 
 /// Lets the catalog catch up with the log, and removes what it does not count any more.
-fn catch_up(engine: &Engine) -> Result<()> {
+fn catch_up(engine: &Engine) -> Result<Vec<Arc<Segment>>> {
     engine.save_catalog(false)?;
-    engine.remove_retired()?;
-    Ok(())
+    engine.remove_retired()
 }
 
 /// A pack takes space before it gives any back, so it is not begun when that may be all there is:
@@ -324,13 +317,13 @@ fn round(
     if engine.options.defects.has(Defect::RemoveEarly) {
         engine.remove_retired()?;
     }
-    engine.save_catalog(false)?;
+    let gone = catch_up(engine)?;
     let done = Compacted {
         removed: victims.len() as u64,
         removed_bytes,
         written_bytes,
     };
-    Ok((done, engine.remove_retired()?))
+    Ok((done, gone))
 }
 
 /// The manifest once the files in `ids` are replaced. Refuses when one of them does not lead to

@@ -200,13 +200,16 @@ impl Engine {
         }
     }
 
-    /// Shows the frames of every feed, and up to where its payloads are pruned.
+    /// Shows the frames of every feed, and up to where its payloads are pruned. Epochs that are over
+    /// have nothing to show, and a save that failed may have taken them from the catalog.
     pub(crate) fn each_directory(&self, mut show: impl FnMut(&Directory, u64)) -> Result<()> {
         let (loaded, rows) = {
             let feeds = self.feeds.lock();
             let loaded: Vec<Arc<FeedState>> = feeds.streams.values().cloned().collect();
             let rows = feeds.rows.iter();
-            let rows = rows.filter(|(stream, _)| !feeds.streams.contains_key(*stream));
+            let elsewhere =
+                |stream| feeds.streams.contains_key(stream) || feeds.dropped.contains(stream);
+            let rows = rows.filter(|(stream, _)| !elsewhere(*stream));
             let rows: Vec<FeedRow> = rows.map(|(_, row)| *row).collect();
             (loaded, rows)
         };
