@@ -101,8 +101,7 @@ pub(crate) fn push_varint(mut value: u64, bytes: &mut Vec<u8>) {
 pub(crate) fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
+        let byte = bytes.split_off_first()?;
         let bits = u64::from(byte & 0x7f);
         if bits << shift >> shift != bits {
             return None;

@@ -1,8 +1,11 @@
 //! What a feed's directory knows of one frame: where it is, who made its changes and when, and
 //! which of its records are still the newest versions.
 
+use std::borrow::Cow;
+
 use crate::codec::Encoder;
 use crate::log::format::{Author, ENTRY_LEN, FRAME_HEADER_LEN, FrameHeader, ORIGIN_LEN};
+use crate::log::frame::{FRAME_RECORDS_MAX, SPAN_MAX};
 use crate::log::{Lsn, SegmentId};
 use crate::publish::Place;
 
@@ -85,6 +88,11 @@ pub(crate) fn bits_from(words: &[u64], from: u32) -> impl Iterator<Item = u32> +
     })
 }
 
+/// Sets a bit, which must be there.
+pub(crate) fn set(words: &mut [u64], bit: u32) {
+    words[bit as usize / 64] |= 1 << (bit % 64);
+}
+
 fn is_set(words: &[u64], bit: u32) -> bool {
     let word = words.get(bit as usize / 64);
     word.is_some_and(|word| word >> (bit % 64) & 1 == 1)
@@ -110,6 +118,14 @@ impl FrameRef {
         }
     }
 
+    /// Whether a frame can be as large as it says, and be where it says.
+    pub(crate) fn is_plausible(&self) -> bool {
+        self.count <= FRAME_RECORDS_MAX as u32 + 1
+            && self.count <= self.span
+            && self.span <= SPAN_MAX
+            && self.first.checked_add(u64::from(self.span)).is_some()
+    }
+
     /// Position after the last record.
     pub(crate) fn end(&self) -> u64 {
         self.first + u64::from(self.span)
@@ -118,6 +134,14 @@ impl FrameRef {
     /// Whether the record at `first + bit` is the newest version of its id.
     pub(crate) fn is_live(&self, bit: u32) -> bool {
         is_set(&self.live, bit)
+    }
+
+    /// A bit for each position from the first record's on: whether there is a record.
+    pub(crate) fn present(&self) -> Cow<'_, [u64]> {
+        match &self.packing {
+            Some(packing) => Cow::Borrowed(&packing.present),
+            None => Cow::Owned(ones(self.span).into()),
+        }
     }
 
     /// Whether there is a record at `first + bit`.
@@ -175,7 +199,7 @@ impl FrameRef {
         if !self.has(bit) {
             return None;
         }
-        self.live[bit as usize / 64] |= 1 << (bit % 64);
+        set(&mut self.live, bit);
         self.live_count += 1;
         Some(())
     }
@@ -298,7 +322,7 @@ mod tests {
             let mut frame = FrameRef::new(&header, Place { segment: SegmentId(1), offset: 0 });
             frame.span = bits.last().map_or(0, |last| last + 1);
             let mut present = vec![0; frame.span.div_ceil(64) as usize];
-            bits.iter().for_each(|bit| present[*bit as usize / 64] |= 1 << (bit % 64));
+            bits.iter().for_each(|bit| set(&mut present, *bit));
             frame.packing = Some(Box::new(Packing {
                 present: present.into(),
                 origins: Box::default(),

@@ -9,7 +9,7 @@ use crate::catalog::FeedRow;
 use crate::codec::Encoder;
 use crate::cursor::FeedId;
 use crate::encryption::{Cipher, SALT_LEN, StoreKeys, TAG_LEN, Tag};
-use crate::feed::frame_ref::{FrameRef, Origin, Packing};
+use crate::feed::frame_ref::{FrameRef, Origin, Packing, set};
 use crate::feed::marks::Mark;
 use crate::feed::state::FeedState;
 use crate::log::format::{
@@ -404,7 +404,7 @@ impl PackedFrame {
         known.span = self.positions.last().map_or(0, bit) + 1;
         let mut present = vec![0; known.span.div_ceil(64) as usize];
         for bit in self.positions.iter().map(bit) {
-            present[bit as usize / 64] |= 1 << (bit % 64);
+            set(&mut present, bit);
         }
         known.live = vec![0; present.len()].into();
         known.live_count = 0;

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use crate::defects::Defect;
 use crate::error::{Error, Result};
-use crate::log::commit::segment_nonce;
 use crate::log::format::{Identity, SEGMENT_HEADER_LEN, SegmentHeader};
 use crate::log::frame::Frame;
 use crate::log::segment::{Segment, Site};
@@ -45,14 +44,7 @@ impl<'a> PackWriter<'a> {
         newest: Lsn,
     ) -> Result<Self> {
         let (storage, dir) = (site.storage, site.dir);
-        let header = SegmentHeader {
-            identity: *identity,
-            id,
-            nonce: segment_nonce(identity, id),
-            first_lsn: newest,
-            generation: 0,
-            chain: 0,
-        };
+        let header = SegmentHeader::new(*identity, id, newest);
         let temporary = id.temporary_path(dir);
         let failed = |error| Error::io("create", &temporary, error);
         let file = storage
@@ -69,7 +61,7 @@ impl<'a> PackWriter<'a> {
             pace: None,
             finished: false,
         };
-        pack.write(&[&pack.header.encode(site.cipher)], 0)?;
+        pack.write(&pack.header.encode(site.cipher), 0)?;
         Ok(pack)
     }
 
@@ -78,9 +70,9 @@ impl<'a> PackWriter<'a> {
         self.pace = pace.then(Instant::now);
     }
 
-    fn write(&self, bytes: &[&[u8]], offset: u64) -> Result<()> {
+    fn write(&self, bytes: &[u8], offset: u64) -> Result<()> {
         let failed = |error| Error::io("write", &self.temporary, error);
-        self.file.write_all_at(bytes, offset).map_err(failed)
+        self.file.write_all_at(&[bytes], offset).map_err(failed)
     }
 
     fn sync(&mut self) -> Result<()> {
@@ -102,7 +94,7 @@ impl<'a> PackWriter<'a> {
         for part in frame.bytes(&head) {
             // A frame may be several steps long.
             for piece in part.chunks(SYNC_STEP as usize) {
-                self.write(&[piece], self.offset)?;
+                self.write(piece, self.offset)?;
                 self.offset += piece.len() as u64;
                 self.keep_step()?;
             }

@@ -35,7 +35,6 @@ mod tests {
     use crate::defects::Defects;
     use crate::log::Lsn;
     use crate::log::SegmentId;
-    use crate::log::commit::segment_nonce;
     use crate::log::format::{Identity, SegmentHeader};
     use crate::log::segment::Site;
     use crate::storage::OsStorage;
@@ -44,15 +43,7 @@ mod tests {
     fn what_nobody_reads_from_is_cut_to_its_header() {
         let dir = tempfile::tempdir().unwrap();
         let identity = Identity::of([7; 32]);
-        let id = SegmentId(1);
-        let header = SegmentHeader {
-            identity,
-            id,
-            nonce: segment_nonce(&identity, id),
-            first_lsn: Lsn(1),
-            generation: 0,
-            chain: 0,
-        };
+        let header = SegmentHeader::new(identity, SegmentId(1), Lsn(1));
         let (storage, plain) = (OsStorage, None);
         let site = Site::new(&storage, dir.path(), &plain, Defects::default());
         let content = vec![1; 3 * STEP as usize];

@@ -10,7 +10,6 @@ use crate::engine::INDEX_DIR;
 use crate::error::{Error, Result};
 use crate::index::run;
 use crate::index::shelf::Shelf;
-use crate::log::commit::segment_nonce;
 use crate::log::format::{Identity, SegmentHeader};
 use crate::log::manifest::Manifest;
 use crate::log::segment::{Segment, Site};
@@ -117,15 +116,7 @@ pub(super) fn create_first_segment(
         secret[SEED_LEN..].fill(0);
     }
     let identity = Identity::of(secret);
-    let id = SegmentId(1);
-    let header = SegmentHeader {
-        identity,
-        id,
-        nonce: segment_nonce(&identity, id),
-        first_lsn: Lsn(1),
-        generation: 0,
-        chain: 0,
-    };
+    let header = SegmentHeader::new(identity, SegmentId(1), Lsn(1));
     let cipher = current(keyring, &identity, path)?;
     let site = Site::new(storage, dir, &cipher, options.defects);
     segments.push(Arc::new(Segment::create(&site, header, &[], 0)?));

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use crate::encryption::{Cipher, TAG_LEN, same_key};
 use crate::error::{Error, Result};
-use crate::log::commit::segment_nonce;
 use crate::log::format::{SEGMENT_HEADER_LEN, SegmentHeader};
 use crate::log::frame::Head;
 use crate::log::scan::{Scan, Scanned};
@@ -49,18 +48,15 @@ pub(super) fn relocate(
     };
     let id = SegmentId(segments.last().map_or(0, |segment| segment.id().0) + 1);
     let identity = identity(segments.iter())?;
-    let nonce = segment_nonce(&identity, id);
     let first_lsn = suffix
         .first()
         .map_or(scan.end.lsn.next(), |frame| frame.header.lsn);
     let header = SegmentHeader {
-        identity,
-        id,
-        nonce,
-        first_lsn,
         generation,
         chain: cut.chain,
+        ..SegmentHeader::new(identity, id, first_lsn)
     };
+    let nonce = header.nonce;
     // Frames are copied as they are, so the copy is under the key that they are under. They are of one
     // opening of the store: what was written before it, it had synced.
     let cipher = suffix

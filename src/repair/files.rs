@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use crate::encryption::{Cipher, Keyring, Sealed};
 use crate::error::{Error, Result};
-use crate::log::commit::segment_nonce;
 use crate::log::format::{
     FORMAT_VERSION, FRAME_ALIGN, FRAME_HEADER_LEN, FRAME_MAGIC, FrameHeader, HeaderError, Identity,
     SEGMENT_HEADER_LEN, SegmentHeader,
@@ -104,15 +103,7 @@ impl Files {
     /// A file whose header is damaged is taken to be under the cipher that the newest one is under.
     fn add(&mut self, candidate: Candidate, newest: &Cipher, damage: &mut Vec<Error>) {
         let Candidate { id, file, path, .. } = candidate;
-        let nonce = segment_nonce(&self.identity, id);
-        let mut header = SegmentHeader {
-            identity: self.identity,
-            id,
-            nonce,
-            first_lsn: Lsn(0),
-            generation: 0,
-            chain: 0,
-        };
+        let mut header = SegmentHeader::new(self.identity, id, Lsn(0));
         let mut cipher = newest.clone();
         match candidate.header {
             Ok((intact, _)) if intact.identity != self.identity => {
@@ -240,14 +231,7 @@ fn identity(candidates: &[Candidate], dir: &Path) -> Result<Identity> {
         };
         let identity = Identity::of(*secret);
         let fits = |other: &Candidate| {
-            let header = SegmentHeader {
-                identity,
-                id: other.id,
-                nonce: segment_nonce(&identity, other.id),
-                first_lsn: Lsn(0),
-                generation: 0,
-                chain: 0,
-            };
+            let header = SegmentHeader::new(identity, other.id, Lsn(0));
             let (path, file) = (other.path.clone(), other.file.clone());
             let cipher = None;
             first_frame(&Segment {

@@ -34,7 +34,6 @@ use crate::cursor::{FeedId, StreamId};
 use crate::encryption::{Cipher, Keyring};
 use crate::error::{Error, Result};
 use crate::feed::frame_ref::FrameRef;
-use crate::log::commit::segment_nonce;
 use crate::log::format::{FrameKind, Identity, SegmentHeader};
 use crate::log::frame::{Frame, PackedFrame};
 use crate::log::manifest::{Manifest, Stretch};
@@ -262,12 +261,8 @@ impl Packs<'_> {
         }
         let id = SegmentId(last + 1);
         let header = SegmentHeader {
-            identity: self.identity,
-            id,
-            nonce: segment_nonce(&self.identity, id),
-            first_lsn: self.newest.next(),
             generation: source.generation,
-            chain: 0,
+            ..SegmentHeader::new(self.identity, id, self.newest.next())
         };
         Segment::create(&self.site, header, &[], 0)?;
         self.site.sync_names()

@@ -3,7 +3,6 @@
 use crate::codec::Decoder;
 use crate::feed::frame_ref::{FrameRef, Origin, Packing, ones};
 use crate::log::format::{Author, SyncId};
-use crate::log::frame::{FRAME_RECORDS_MAX, SPAN_MAX};
 use crate::log::{Lsn, SegmentId};
 
 const BITS_NONE: u8 = 0;
@@ -64,9 +63,6 @@ fn decode_frame(fields: &mut Decoder<'_>) -> Option<FrameRef> {
         ..
     } = decode_origin(fields)?;
     let (span, count) = (fields.u32()?, fields.u32()?);
-    if count > FRAME_RECORDS_MAX as u32 + 1 || span > SPAN_MAX {
-        return None;
-    }
     let mut frame = FrameRef {
         first,
         span,
@@ -82,6 +78,9 @@ fn decode_frame(fields: &mut Decoder<'_>) -> Option<FrameRef> {
         live: Box::default(),
         packing: None,
     };
+    if !frame.is_plausible() {
+        return None;
+    }
     (frame.live, frame.live_count) = decode_bits(fields, span)?;
     let origins = fields.u32()?;
     if origins == 0 {

@@ -5,9 +5,8 @@
 mod fixed;
 
 use crate::codec::{push_varint, take_varint};
-use crate::feed::frame_ref::{FrameRef, Origin, Packing, bits_from, ones};
+use crate::feed::frame_ref::{FrameRef, Origin, Packing, bits_from, set};
 use crate::log::format::{Author, SyncId};
-use crate::log::frame::{FRAME_RECORDS_MAX, SPAN_MAX};
 use crate::log::{Lsn, SegmentId};
 
 /// Set in the number of frames: they are written as here, and not with [fields of fixed
@@ -22,8 +21,8 @@ const PACKED: u8 = 4;
 /// ... and its author is not the one of the frame before.
 const OTHER_AUTHOR: u8 = 8;
 
-/// What a frame, or a commit in it, is told by.
-#[derive(Clone, Copy, Default)]
+/// The frame before, as far as the next one is told by it.
+#[derive(Default)]
 struct Before {
     end: u64,
     time: u64,
@@ -93,8 +92,7 @@ fn push_bits(bits: impl Iterator<Item = bool>, bytes: &mut Vec<u8>) {
 
 /// Takes `len` bits.
 fn take_bits<'a>(len: u32, bytes: &mut &'a [u8]) -> Option<impl Iterator<Item = bool> + use<'a>> {
-    let (bits, rest) = bytes.split_at_checked(len.div_ceil(8) as usize)?;
-    *bytes = rest;
+    let bits = bytes.split_off(..len.div_ceil(8) as usize)?;
     let unused = bits.last().map_or(0, |last| last >> ((len + 7) % 8) >> 1);
     let bit = |at: u32| bits[at as usize / 8] >> (at % 8) & 1 == 1;
     (unused == 0).then(|| (0..len).map(bit))
@@ -168,23 +166,18 @@ impl FrameRef {
         if is_other {
             push_author(self.author, bytes);
         }
-        let mut all = None;
         if let Some(packing) = &self.packing {
             push_varint(u64::from(self.count), bytes);
             self.encode_packing(packing, bytes);
-            all = Some(bits_from(&packing.present, 0));
         }
         if live == SOME_LIVE {
-            match all {
-                Some(all) => push_bits(all.map(|bit| self.is_live(bit)), bytes),
-                None => push_bits((0..self.span).map(|bit| self.is_live(bit)), bytes),
-            }
+            let all = self.present();
+            push_bits(bits_from(&all, 0).map(|bit| self.is_live(bit)), bytes);
         }
     }
 
     fn decode(before: &Before, bytes: &mut &[u8]) -> Option<Self> {
-        let (flags, rest) = bytes.split_first()?;
-        *bytes = rest;
+        let flags = bytes.split_off_first()?;
         let has = |flag| flags & flag != 0;
         let known = NONE_LIVE | SOME_LIVE | PACKED | OTHER_AUTHOR;
         if flags & !known != 0 || has(NONE_LIVE) && has(SOME_LIVE) {
@@ -192,7 +185,6 @@ impl FrameRef {
         }
         let first = take_step(before.end, bytes)?;
         let span = take_u32(bytes)?;
-        first.checked_add(u64::from(span))?;
         let mut frame = Self {
             first,
             span,
@@ -214,25 +206,22 @@ impl FrameRef {
         if has(PACKED) {
             frame.count = take_u32(bytes)?;
         }
-        if frame.count > FRAME_RECORDS_MAX as u32 + 1 || span > SPAN_MAX || frame.count > span {
+        if !frame.is_plausible() {
             return None;
         }
         if has(PACKED) {
             frame.packing = Some(Box::new(frame.decode_packing(bytes)?));
         }
-        let all = match &frame.packing {
-            Some(packing) => packing.present.clone(),
-            None => ones(span),
-        };
+        let all = frame.present().into_owned();
         if flags & (NONE_LIVE | SOME_LIVE) == 0 {
-            (frame.live, frame.live_count) = (all, frame.count);
+            (frame.live, frame.live_count) = (all.into(), frame.count);
             return Some(frame);
         }
         let mut live = vec![0; all.len()];
         if has(SOME_LIVE) {
             let bits = bits_from(&all, 0).zip(take_bits(frame.count, bytes)?);
             for (bit, _) in bits.filter(|(_, is_live)| *is_live) {
-                live[bit as usize / 64] |= 1 << (bit % 64);
+                set(&mut live, bit);
                 frame.live_count += 1;
             }
         }
@@ -275,9 +264,7 @@ impl FrameRef {
             let first = take_step(end, bytes)?;
             end = take_step(first, bytes)?;
             time = take_step(time, bytes)?;
-            let (is_other, rest) = bytes.split_first()?;
-            *bytes = rest;
-            match is_other {
+            match bytes.split_off_first()? {
                 0 => {}
                 1 => author = take_author(bytes)?,
                 _ => return None,
@@ -300,8 +287,8 @@ impl FrameRef {
         let mut present = vec![0u64; self.span.div_ceil(64) as usize];
         if !is_sparse(self.count, self.span) {
             let there = take_bits(self.span, bytes)?;
-            for (bit, _) in there.enumerate().filter(|(_, is_there)| *is_there) {
-                present[bit / 64] |= 1 << (bit % 64);
+            for (bit, _) in (0..).zip(there).filter(|(_, is_there)| *is_there) {
+                set(&mut present, bit);
             }
             let count = present.iter().map(|word| word.count_ones()).sum::<u32>();
             return (count == self.count).then_some(present.into());
@@ -310,7 +297,7 @@ impl FrameRef {
         for _ in 0..self.count {
             let bit = take_u32(bytes)?.checked_add(next)?;
             next = bit.checked_add(1).filter(|next| *next <= self.span)?;
-            present[bit as usize / 64] |= 1 << (bit % 64);
+            set(&mut present, bit);
         }
         Some(present.into())
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::queue::Commit;
-use super::{Log, Tail, segment_nonce};
+use super::{Log, Tail};
 use crate::encryption::same_key;
 use crate::error::{Error, Result};
 use crate::log::format::{SEGMENT_HEADER_LEN, SegmentHeader};
@@ -79,12 +79,9 @@ impl Log {
     ) -> Result<Arc<Segment>> {
         let id = SegmentId(last.id().0 + 1);
         let header = SegmentHeader {
-            identity: self.identity,
-            id,
-            nonce: segment_nonce(&self.identity, id),
-            first_lsn,
             generation: u64::from(self.generation),
             chain,
+            ..SegmentHeader::new(self.identity, id, first_lsn)
         };
         let reserve = SEGMENT_HEADER_LEN as u64 + frame_len;
         let spare = self.spares.take();

@@ -139,14 +139,6 @@ pub(crate) struct LogSetup {
     pub(crate) current: Arc<Segment>,
 }
 
-/// A segment's nonce: unique because segment ids are.
-pub(crate) fn segment_nonce(identity: &Identity, id: SegmentId) -> u64 {
-    let digest = blake3::keyed_hash(&identity.secret, &id.0.to_le_bytes());
-    let mut nonce = [0; 8];
-    nonce.copy_from_slice(&digest.as_bytes()[..8]);
-    u64::from_le_bytes(nonce)
-}
-
 impl Log {
     pub(crate) fn new(setup: LogSetup) -> Result<Self> {
         let allocated = setup.current.len()?;

@@ -29,6 +29,14 @@ impl Identity {
         store.copy_from_slice(&digest.as_bytes()[..16]);
         Self { store, secret }
     }
+
+    /// A segment's nonce: unique because segment ids are.
+    fn nonce(&self, id: SegmentId) -> u64 {
+        let digest = blake3::keyed_hash(&self.secret, &id.0.to_le_bytes());
+        let mut nonce = [0; 8];
+        nonce.copy_from_slice(&digest.as_bytes()[..8]);
+        u64::from_le_bytes(nonce)
+    }
 }
 
 /// The first bytes of a segment file.
@@ -61,6 +69,18 @@ pub(crate) enum HeaderError {
 }
 
 impl SegmentHeader {
+    /// The header of a file that is no part of a chain, made by a store that was always closed.
+    pub(crate) fn new(identity: Identity, id: SegmentId, first_lsn: Lsn) -> Self {
+        Self {
+            identity,
+            id,
+            nonce: identity.nonce(id),
+            first_lsn,
+            generation: 0,
+            chain: 0,
+        }
+    }
+
     /// The header's bytes. With a cipher, the store's secret is sealed, and the header as a whole
     /// can be told from every other.
     pub(crate) fn encode(&self, cipher: &Cipher) -> Vec<u8> {
