@@ -46,7 +46,7 @@ impl Background {
             move || {
                 keep_up(&engine);
                 if forgotten.elapsed() >= FORGET_INTERVAL {
-                    engine.forget_idle();
+                    engine.forget_idle(&engine.catalog.lock());
                     forgotten = Instant::now();
                 }
                 if let Some((retention, every)) = &engine.options.maintenance

@@ -189,6 +189,40 @@ fn publishing_before_the_sync_is_caught() {
     explore(move || everything(broken, failing_sync));
 }
 
+/// Saving the catalog lets go of feeds that nobody has a handle to, while others open and change
+/// them.
+#[test]
+fn a_feed_that_is_let_go_of_keeps_every_change() {
+    explore(|| {
+        let store = World::new().open();
+        let save = |model: &str, id: &str| {
+            let feed = store.feed("c", model).unwrap();
+            let _ = feed.batch_save_raw(&[(id, "1".repeat(COPIES))]).unwrap();
+            let _ = store.flush();
+        };
+        scope(|scope| {
+            for id in ["0x", "1x"] {
+                let (store, save) = (&store, &save);
+                scope.spawn(move || {
+                    save("a", id);
+                    // Takes the index of the other one out of memory.
+                    save("b", id);
+                    store.checkpoint_catalog().unwrap();
+                });
+            }
+            scope.spawn(|| store.compact().unwrap());
+        });
+        store.checkpoint_catalog().unwrap();
+        for feed in &feeds(&store) {
+            let page = feed.list(&List::new()).unwrap();
+            let ids: BTreeMap<&str, &[u8]> =
+                page.iter().map(|it| (it.id, it.payload.unwrap())).collect();
+            assert_eq!(ids.len(), 2, "a change is gone");
+            assert_eq!(feed.get(&["0x", "1x"]).unwrap().len(), 2);
+        }
+    });
+}
+
 /// Whoever saw a commit in one feed sees it in the other.
 #[test]
 fn a_commit_shows_in_all_its_feeds_at_once() {

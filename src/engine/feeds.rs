@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Engine;
-use crate::catalog::FeedRow;
+use crate::catalog::{Catalog, FeedRow};
 use crate::cursor::{FIRST_EPOCH, FeedId, StreamId};
 use crate::error::Result;
 use crate::feed::FeedKey;
@@ -13,6 +13,7 @@ use crate::feed::published::Published;
 use crate::feed::slot::FeedSlot;
 use crate::feed::state::FeedState;
 use crate::options::FeedOptions;
+use crate::primitives::MutexGuard;
 use crate::state::{Registration, StateKey};
 use crate::stats::FeedInfo;
 
@@ -28,6 +29,21 @@ pub(crate) struct Feeds {
     pub(crate) replacing: BTreeSet<FeedId>,
     /// Epochs that are over, which the catalog still has.
     pub(crate) dropped: BTreeSet<StreamId>,
+}
+
+impl Feeds {
+    /// What the catalog says of an epoch that is not over.
+    fn row(&self, stream: StreamId) -> Option<FeedRow> {
+        let row = self.rows.get(&stream).copied();
+        row.filter(|_| !self.dropped.contains(&stream))
+    }
+}
+
+/// Where an epoch of a feed is.
+enum Found<'a> {
+    InMemory(Arc<FeedState>),
+    /// What the catalog has of it, and the lock without which nobody can take it up meanwhile.
+    Stored(Box<Published>, MutexGuard<'a, Feeds>),
 }
 
 impl Engine {
@@ -74,16 +90,18 @@ impl Engine {
     /// The slot of a feed; its current epoch is loaded if it is not in use yet.
     pub(crate) fn slot(&self, key: &FeedKey) -> Result<Arc<FeedSlot>> {
         let id = self.feed_id(key);
+        let current = || {
+            self.registration(id)
+                .map_or(FIRST_EPOCH, |known| known.epoch)
+        };
         loop {
             if let Some(slot) = self.feeds.lock().slots.get(&id) {
                 return Ok(slot.clone());
             }
-            let known = self.registration(id);
-            let epoch = known.as_ref().map_or(FIRST_EPOCH, |known| known.epoch);
-            let options = known.map(|known| known.options);
-            let state = self.stream(key, StreamId { feed: id, epoch }, options)?;
+            let epoch = current();
+            let state = self.stream(key, StreamId { feed: id, epoch })?;
             let mut feeds = self.feeds.lock();
-            if state.is_superseded() {
+            if state.is_superseded() || current() != epoch {
                 // Somebody else has opened and replaced it meanwhile.
                 continue;
             }
@@ -93,35 +111,40 @@ impl Engine {
     }
 
     /// The state of a feed in one epoch, as the catalog has it if it is not in use yet.
-    pub(crate) fn stream(
-        &self,
-        key: &FeedKey,
-        stream: StreamId,
-        options: Option<FeedOptions>,
-    ) -> Result<Arc<FeedState>> {
-        let row = {
-            let feeds = self.feeds.lock();
-            if let Some(state) = feeds.streams.get(&stream) {
-                return Ok(state.clone());
-            }
-            feeds.rows.get(&stream).copied()
+    pub(crate) fn stream(&self, key: &FeedKey, stream: StreamId) -> Result<Arc<FeedState>> {
+        let (published, mut feeds) = match self.find(stream)? {
+            Found::InMemory(state) => return Ok(state),
+            Found::Stored(published, feeds) => (published, feeds),
         };
-        // Read without the lock: saving the catalog takes the two the other way round.
-        let published = match &row {
-            Some(row) => self.restore(row),
-            None => Ok(Published::default()),
-        };
-        let mut feeds = self.feeds.lock();
-        if let Some(state) = feeds.streams.get(&stream) {
-            // Opened by somebody else meanwhile, whose changes the catalog may have by now: then
-            // the row was old, and what was read with it did not fit.
-            return Ok(state.clone());
-        }
-        let state = FeedState::new(key.clone(), stream.feed, stream.epoch, options, published?);
+        let options = self.registration(stream.feed).map(|known| known.options);
+        let state = FeedState::new(key.clone(), stream.feed, stream.epoch, options, *published);
         self.restore_codec(&state);
         let state = Arc::new(state);
         feeds.streams.insert(stream, state.clone());
         Ok(state)
+    }
+
+    fn find(&self, stream: StreamId) -> Result<Found<'_>> {
+        loop {
+            let row = {
+                let feeds = self.feeds.lock();
+                if let Some(state) = feeds.streams.get(&stream) {
+                    return Ok(Found::InMemory(state.clone()));
+                }
+                feeds.row(stream)
+            };
+            // Read without the lock: saving the catalog takes the two the other way round.
+            let published = match &row {
+                Some(row) => self.restore(row),
+                None => Ok(Published::default()),
+            };
+            let feeds = self.feeds.lock();
+            // Else it was opened meanwhile, and maybe changed, saved and let go of again: what was
+            // read is old, or does not fit its row.
+            if !feeds.streams.contains_key(&stream) && feeds.row(stream) == row {
+                return Ok(Found::Stored(Box::new(published?), feeds));
+            }
+        }
     }
 
     /// Gives an epoch its dictionary, if it has one.
@@ -193,9 +216,7 @@ impl Engine {
         }
         let registration = self.registration(stream.feed);
         match registration.filter(|known| known.epoch == stream.epoch) {
-            Some(known) => self
-                .stream(&known.key, stream, Some(known.options))
-                .map(Some),
+            Some(known) => self.stream(&known.key, stream).map(Some),
             None => Ok(None),
         }
     }
@@ -203,46 +224,36 @@ impl Engine {
     /// Shows the frames of every feed, and up to where its payloads are pruned. Epochs that are over
     /// have nothing to show, and a save that failed may have taken them from the catalog.
     pub(crate) fn each_directory(&self, mut show: impl FnMut(&Directory, u64)) -> Result<()> {
-        let (loaded, rows) = {
+        let streams: BTreeSet<StreamId> = {
             let feeds = self.feeds.lock();
-            let loaded: Vec<Arc<FeedState>> = feeds.streams.values().cloned().collect();
-            let rows = feeds.rows.iter();
-            let elsewhere =
-                |stream| feeds.streams.contains_key(stream) || feeds.dropped.contains(stream);
-            let rows = rows.filter(|(stream, _)| !elsewhere(*stream));
-            let rows: Vec<FeedRow> = rows.map(|(_, row)| *row).collect();
-            (loaded, rows)
+            let stored = feeds.rows.keys().filter(|it| !feeds.dropped.contains(it));
+            feeds.streams.keys().chain(stored).copied().collect()
         };
-        let as_it_is = |feed: &FeedState| {
-            let published = feed.published.read();
-            let through = published.marks.prunes.through();
-            (published.directory.clone(), through)
-        };
-        for feed in loaded {
-            let (directory, through) = as_it_is(&feed);
+        for stream in streams {
+            let (directory, through) = match self.find(stream)? {
+                Found::InMemory(feed) => {
+                    let published = feed.published.read();
+                    (
+                        published.directory.clone(),
+                        published.marks.prunes.through(),
+                    )
+                }
+                Found::Stored(published, _) => {
+                    (published.directory, published.marks.prunes.through())
+                }
+            };
             show(&directory, through);
-        }
-        for row in rows {
-            let stored = self.catalog.lock().frames(&row);
-            let used = self.feeds.lock().streams.get(&row.stream()).cloned();
-            match (stored, used) {
-                (Ok((frames, marks)), _) => {
-                    show(&Directory::restore(frames), marks.prunes.through());
-                }
-                // Opened by somebody meanwhile, whose changes the catalog has by now.
-                (Err(_), Some(feed)) => {
-                    let (directory, through) = as_it_is(&feed);
-                    show(&directory, through);
-                }
-                (Err(error), None) => return Err(error),
-            }
         }
         Ok(())
     }
 
     /// Lets go of feeds that nobody has a handle to, and of which the catalog knows everything: they
     /// are read from there when they are wanted again.
-    pub(crate) fn forget_idle(&self) {
+    pub(crate) fn forget_idle(&self, catalog: &Catalog) {
+        if catalog.stale {
+            // What the save that failed took from feeds is in memory alone until the next one.
+            return;
+        }
         let mut feeds = self.feeds.lock();
         let Feeds { slots, streams, .. } = &mut *feeds;
         // Whoever wants one has to come by here, so none can be taken up meanwhile.

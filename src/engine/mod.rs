@@ -5,6 +5,8 @@
 
 mod feeds;
 mod saving;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::ops::Deref;

@@ -108,8 +108,9 @@ impl Engine {
             feeds.rows.remove(stream);
         }
         drop(feeds);
+        drop(open);
         self.saved_bytes.store(bytes, Ordering::Relaxed);
-        self.forget_idle();
+        self.forget_idle(&catalog);
         Ok(())
     }
 

@@ -125,8 +125,7 @@ fn stream_of(
     if let Some(published) = packed.feeds.remove(&id) {
         adopt(engine, id, registration.clone(), published);
     }
-    let options = Some(registration.options);
-    let state = engine.stream(&registration.key, id, options)?;
+    let state = engine.stream(&registration.key, id)?;
     let known = header.lsn <= state.published.read().lsn;
     Ok((!known).then_some(state))
 }
