@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, never, select};
+use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use crate::compaction::{Due, compact_if_due};
 use crate::engine::Engine;
+use crate::feed::state::FeedState;
 use crate::options::Durability;
 use crate::retention::maintain::maintain;
 
@@ -43,7 +44,7 @@ impl Background {
             let engine = engine.clone();
             let mut maintained = Instant::now();
             let mut forgotten = Instant::now();
-            move || {
+            move |_| {
                 keep_up(&engine);
                 if forgotten.elapsed() >= FORGET_INTERVAL {
                     engine.forget_idle(&engine.catalog.lock());
@@ -62,11 +63,20 @@ impl Background {
         background.spawn("highwater", interval, stopped.clone(), nudged, keep_up)?;
         let tidy = {
             let engine = engine.clone();
-            // A failure is met again by whoever needs the run, who is told.
-            move || drop(engine.tidy_indexes(false))
+            let mut tidied = Instant::now();
+            move |unmerged: Option<Arc<FeedState>>| {
+                if let Some(feed) = unmerged {
+                    engine.maintain_behind(&feed);
+                }
+                if tidied.elapsed() >= IDLE_INTERVAL {
+                    // A failure is met again by whoever needs the run, who is told.
+                    let _ = engine.tidy_indexes(false);
+                    tidied = Instant::now();
+                }
+            }
         };
-        let (stop_of, idle) = (stopped.clone(), never());
-        background.spawn("highwater-index", IDLE_INTERVAL, stop_of, idle, tidy)?;
+        let (stop_of, unmerged) = (stopped.clone(), engine.unmerged.1.clone());
+        background.spawn("highwater-index", IDLE_INTERVAL, stop_of, unmerged, tidy)?;
         if engine.options.compaction {
             let engine = engine.clone();
             // Until it is known how much is needed: what is dead in the open segment stays.
@@ -75,28 +85,29 @@ impl Background {
             let rolled = engine.log.rolled();
             let mut due = Due::default();
             // A failure waits for as much again as the last time.
-            let clean_up = move || drop(compact_if_due(&engine, &mut due));
+            let clean_up = move |_| drop(compact_if_due(&engine, &mut due));
             let name = "highwater-compact";
             background.spawn(name, IDLE_INTERVAL, stopped, rolled, clean_up)?;
         }
         Ok(background)
     }
 
-    fn spawn(
+    /// Has a thread do `work` whenever it is told something, and after each `interval` without that.
+    fn spawn<T: Send + 'static>(
         &mut self,
         name: &str,
         interval: Duration,
         stopped: Receiver<()>,
-        nudged: Receiver<()>,
-        mut work: impl FnMut() + Send + 'static,
+        told: Receiver<T>,
+        mut work: impl FnMut(Option<T>) + Send + 'static,
     ) -> io::Result<()> {
         let run = move || {
             loop {
                 select! {
                     // Nothing is ever sent there: it ends with the store.
                     recv(stopped) -> _ => return,
-                    recv(nudged) -> _ => work(),
-                    default(interval) => work(),
+                    recv(told) -> it => work(it.ok()),
+                    default(interval) => work(None),
                 }
             }
         };

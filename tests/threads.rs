@@ -320,3 +320,38 @@ fn a_feed_opened_by_many_at_once_is_not_taken_for_damaged() {
     }
     assert_eq!(open().feed("c", "m").unwrap().count().unwrap(), 400);
 }
+
+/// What is new in an index is merged into the rest of it while the commit is on its way to the disk:
+/// every record is known all the time, to writers and to readers.
+#[test]
+fn indexes_that_grow_behind_commits_know_every_record() {
+    const NEW: u64 = 200;
+    let store = Options::new().storage(Arc::new(MemoryStorage::new()));
+    let store = store.open("/s").unwrap();
+    let feed = store.feed("c", "m").unwrap();
+    let batches = 80;
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let feed = &feed;
+            scope.spawn(move || {
+                let mut rng = Rng(0xBEEF + writer);
+                let name = |number: u64| format!("{writer}-{number}");
+                for batch in 0..batches {
+                    let new = (batch * NEW..(batch + 1) * NEW).map(|it| (name(it), "1"));
+                    let new: Vec<_> = new.collect();
+                    let applied = feed.batch_save_raw(&new).unwrap();
+                    assert_eq!(applied.totals.added, NEW);
+                    let earlier = rng.below((batch + 1) * NEW);
+                    let read = feed.get(&[name(earlier)]).unwrap();
+                    assert_eq!(read.len(), 1);
+                    assert_eq!(read.iter().next().unwrap().payload, Some(&b"1"[..]));
+                    let again = (0..50).map(|_| name(rng.below((batch + 1) * NEW)));
+                    let again: Vec<_> = again.map(|id| (id, "1")).collect();
+                    let totals = feed.batch_save_raw(&again).unwrap().totals;
+                    assert_eq!(totals.unchanged + totals.duplicate, 50, "{totals:?}");
+                }
+            });
+        }
+    });
+    assert_eq!(feed.count().unwrap(), WRITERS * batches * NEW);
+}

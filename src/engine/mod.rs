@@ -13,6 +13,8 @@ use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use crossbeam_channel::{Receiver, Sender, bounded};
+
 pub(crate) use self::feeds::Feeds;
 use crate::background::Background;
 use crate::branch::Branch;
@@ -43,6 +45,8 @@ use crate::state::{State, StateKey};
 use crate::storage::StorageLock;
 
 pub(crate) const INDEX_DIR: &str = "index";
+/// So many feeds wait for somebody to merge their index's delta; more do it themselves.
+const UNMERGED_MAX: usize = 16;
 
 /// An open store.
 pub(crate) struct Engine {
@@ -66,6 +70,8 @@ pub(crate) struct Engine {
     /// Held while runs are merged.
     pub(crate) merging: Mutex<()>,
     pub(crate) index_dir: PathBuf,
+    /// Feeds whose index has a delta to merge.
+    pub(crate) unmerged: (Sender<Arc<FeedState>>, Receiver<Arc<FeedState>>),
     /// Held while the files of the log are being replaced.
     pub(crate) packing: Mutex<()>,
     /// Memory of pages that were read.
@@ -100,6 +106,7 @@ impl Engine {
             index_dir: parts.path.join(INDEX_DIR),
             shelf: Mutex::new(parts.shelf),
             merging: Mutex::default(),
+            unmerged: bounded(UNMERGED_MAX),
             path: parts.path,
             budget: Budget::new(parts.options.index_budget),
             options: parts.options,

@@ -248,10 +248,15 @@ impl Index {
         }
     }
 
+    /// Whether the delta is so many `times` as large as one that is merged into a base in memory.
+    pub(crate) fn is_due(&self, times: usize) -> bool {
+        self.delta.len() >= self.delta_limit().saturating_mul(times)
+    }
+
     /// Merges the delta into a base in memory when it has grown enough. Ends the validity of all
     /// slots.
     pub(crate) fn maintain(&mut self) {
-        if self.delta.len() < self.delta_limit() {
+        if !self.is_due(1) {
             return;
         }
         if let Base::Sorted(base) = &mut self.base {

@@ -16,6 +16,7 @@ use crate::index::shelf::{Basis, RunInfo};
 use crate::index::sorted::{order, sorted};
 use crate::index::{Index, IndexEntry};
 use crate::log::Lsn;
+use crate::log::commit::Stage;
 use crate::log::segment::Segment;
 
 /// So many runs of about one size are merged into one, or up to twice as many: each entry is written
@@ -101,6 +102,29 @@ impl Engine {
         drop(resident);
         self.budget.enforce(feed);
         Ok(())
+    }
+
+    /// Merges an index's delta into its base when it has grown enough: behind the commit's sync if
+    /// there is one to wait for, and a thread that has the time. To be called with the feed's write
+    /// turn, which that thread needs too.
+    pub(crate) fn maintain_index(&self, feed: &Arc<FeedState>, index: &mut Index) {
+        let waits = self.log.acknowledged_stage() == Stage::Durable;
+        let behind = self.options.background && waits && index.is_due(1);
+        if !behind || index.is_due(2) || self.unmerged.0.try_send(feed.clone()).is_err() {
+            index.maintain();
+        }
+    }
+
+    /// Does what [`Engine::maintain_index`] has left for later.
+    pub(crate) fn maintain_behind(&self, feed: &Arc<FeedState>) {
+        // A writer remembers slots of the index while it classifies.
+        let writer = feed.writer.lock();
+        let mut resident = feed.index.write();
+        if let Some(index) = &mut resident.index {
+            index.maintain();
+            self.budget
+                .resize(feed, resident.memory() + writer.trail.memory());
+        }
     }
 
     /// Drops an index whose runs turned out to be damaged; it is derived again from the log. False

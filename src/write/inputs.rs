@@ -56,10 +56,14 @@ where
     B: AsRef<[u8]>,
 {
     let mut inputs = Vec::with_capacity(records.len());
+    let fetch = |(id, body): &'a (I, B)| {
+        prefetch(id.as_ref().as_bytes());
+        prefetch(body.as_ref());
+    };
+    records.iter().take(AHEAD).for_each(fetch);
     for (index, (id, body)) in records.iter().enumerate() {
-        if let Some((id, body)) = records.get(index + AHEAD) {
-            prefetch(id.as_ref().as_bytes());
-            prefetch(body.as_ref());
+        if let Some(record) = records.get(index + AHEAD) {
+            fetch(record);
         }
         let input = Input {
             id: id.as_ref(),

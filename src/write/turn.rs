@@ -269,7 +269,7 @@ impl<'a> FeedTurn<'a> {
             replaced.extend(old);
             index.put(slot, new);
         }
-        index.maintain();
+        self.engine.maintain_index(self.feed, index);
         if !self.engine.options.defects.has(Defect::RememberSuperseded) {
             writer
                 .trail
