@@ -299,12 +299,17 @@ struct Published {
     dirty: BTreeSet<StateKey>,
 }
 
+/// So few queued keys are not looked through for published values.
+const CROWD_MIN: usize = 16;
+
 type QueuedValue = (Arc<Ticket>, Option<Vec<u8>>);
 
 /// Values on their way to the disk, newest last.
 #[derive(Default)]
 struct Queued {
     values: HashMap<StateKey, Vec<QueuedValue>>,
+    /// With so many keys it is time to forget those whose values are published.
+    crowd: usize,
 }
 
 impl State {
@@ -335,7 +340,6 @@ impl State {
             .collect()
     }
 
-    /// All registered feeds.
     /// Everything, as operations that put it.
     pub(crate) fn all(&self) -> Vec<StateOp> {
         let all = self.with_prefix(&StateKey(Vec::new())).into_iter();
@@ -414,12 +418,21 @@ impl StateTurn<'_> {
 
     /// Remembers operations that are in the queue now, and forgets those that are published.
     pub(crate) fn queued(&mut self, operations: &[StateOp], ticket: &Arc<Ticket>) {
-        self.queued.values.retain(|_, queued| {
-            queued.retain(|(ticket, _)| !ticket.reached(Stage::Durable));
-            !queued.is_empty()
-        });
+        let Queued { values, crowd } = &mut *self.queued;
+        let forget_published = |queue: &mut Vec<QueuedValue>| {
+            queue.retain(|(ticket, _)| !ticket.reached(Stage::Durable));
+        };
+        if values.len() >= *crowd {
+            values.retain(|_, queue| {
+                forget_published(queue);
+                !queue.is_empty()
+            });
+            // Looking through all of them each time would take longer the more there are.
+            *crowd = 2 * values.len().max(CROWD_MIN);
+        }
         for operation in operations {
-            let queue = self.queued.values.entry(operation.key.clone()).or_default();
+            let queue = values.entry(operation.key.clone()).or_default();
+            forget_published(queue);
             queue.push((ticket.clone(), operation.value.clone()));
         }
     }
