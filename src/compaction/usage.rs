@@ -11,11 +11,11 @@ use crate::log::segment::Segment;
 use crate::log::{SegmentId, seal};
 
 /// Compaction begins when the log is larger than what is needed by this part, ...
-const EXCESS_MAX: f64 = 0.25;
+const EXCESS_MAX: f64 = 0.23;
 /// ... goes on until it is larger by no more than this, ...
-const EXCESS_LEFT: f64 = 0.18;
+const EXCESS_LEFT: f64 = 0.17;
 /// ... and does not hold itself back when it is larger by this.
-const EXCESS_URGENT: f64 = 0.33;
+const EXCESS_URGENT: f64 = 0.26;
 /// A file that is needed to more than this part is not worth copying.
 const NEEDED_MAX: f64 = 0.85;
 /// What is needed is copied in steps of this part of it, and segments are no larger: what is being
