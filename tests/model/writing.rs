@@ -217,6 +217,11 @@ impl Driver {
         match result {
             Err(Error::RunEnded { .. } | Error::RunFenced { .. } | Error::ReplaceLost { .. })
                 if ended => {}
+            // Both are wrong with it, and either may be found first.
+            Err(Error::InvalidRecord {
+                reason: RecordError::NotJson,
+                ..
+            }) if ended => {}
             result => {
                 assert!(!ended || result.is_err(), "a run writes after its end");
                 let after = None;

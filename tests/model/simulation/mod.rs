@@ -108,7 +108,7 @@ fn given(name: &str) -> Option<u64> {
 }
 
 /// Seeds that failed once, each with what it has found.
-const KEPT: [(u64, &str); 13] = [
+const KEPT: [(u64, &str); 14] = [
     (2595, "a catalog that took nothing more after a failed read"),
     (
         301_085,
@@ -157,6 +157,10 @@ const KEPT: [(u64, &str); 13] = [
     (
         90_000_975,
         "a compaction that asked the catalog what it said after a save that failed",
+    ),
+    (
+        130_012_519,
+        "a batch of a run that has ended, with an update that could not be made either",
     ),
 ];
 
