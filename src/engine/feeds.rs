@@ -90,38 +90,43 @@ impl Engine {
     /// The slot of a feed; its current epoch is loaded if it is not in use yet.
     pub(crate) fn slot(&self, key: &FeedKey) -> Result<Arc<FeedSlot>> {
         let id = self.feed_id(key);
-        let current = || {
-            self.registration(id)
-                .map_or(FIRST_EPOCH, |known| known.epoch)
-        };
         loop {
             if let Some(slot) = self.feeds.lock().slots.get(&id) {
                 return Ok(slot.clone());
             }
-            let epoch = current();
+            let known = self.registration(id);
+            let epoch = known.map_or(FIRST_EPOCH, |known| known.epoch);
             let state = self.stream(key, StreamId { feed: id, epoch })?;
             let mut feeds = self.feeds.lock();
-            if state.is_superseded() || current() != epoch {
-                // Somebody else has opened and replaced it meanwhile.
+            // Else somebody else has opened and replaced it meanwhile.
+            let Some(state) = state.filter(|state| !state.is_superseded()) else {
                 continue;
-            }
+            };
             let slot = || Arc::new(FeedSlot::new(key.clone(), state));
             return Ok(feeds.slots.entry(id).or_insert_with(slot).clone());
         }
     }
 
-    /// The state of a feed in one epoch, as the catalog has it if it is not in use yet.
-    pub(crate) fn stream(&self, key: &FeedKey, stream: StreamId) -> Result<Arc<FeedState>> {
+    /// The state of a feed in one epoch, as the catalog has it if it is not in use yet; `None` when it
+    /// is over.
+    pub(crate) fn stream(&self, key: &FeedKey, stream: StreamId) -> Result<Option<Arc<FeedState>>> {
         let (published, mut feeds) = match self.find(stream)? {
-            Found::InMemory(state) => return Ok(state),
+            Found::InMemory(state) => return Ok(Some(state)),
             Found::Stored(published, feeds) => (published, feeds),
         };
-        let options = self.registration(stream.feed).map(|known| known.options);
+        let known = self.registration(stream.feed);
+        if known
+            .as_ref()
+            .is_some_and(|known| known.epoch > stream.epoch)
+        {
+            return Ok(None);
+        }
+        let options = known.map(|known| known.options);
         let state = FeedState::new(key.clone(), stream.feed, stream.epoch, options, *published);
         self.restore_codec(&state);
         let state = Arc::new(state);
         feeds.streams.insert(stream, state.clone());
-        Ok(state)
+        Ok(Some(state))
     }
 
     fn find(&self, stream: StreamId) -> Result<Found<'_>> {
@@ -216,7 +221,7 @@ impl Engine {
         }
         let registration = self.registration(stream.feed);
         match registration.filter(|known| known.epoch == stream.epoch) {
-            Some(known) => self.stream(&known.key, stream).map(Some),
+            Some(known) => self.stream(&known.key, stream),
             None => Ok(None),
         }
     }

@@ -205,7 +205,7 @@ impl Engine {
         let mut resident = feed.index.write();
         resident.pending.clear();
         resident.index = None;
-        self.budget.resize(feed, writer.trail.memory());
+        self.note_memory(feed, &writer, &resident);
         drop(resident);
         if let Some(registration) = self.registration(feed.id) {
             writer.options = registration.options;

@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 use crate::feed::directory::FrameRef;
 use crate::feed::published::Published;
 use crate::feed::read::read_entries;
-use crate::feed::state::FeedState;
+use crate::feed::resident::Resident;
+use crate::feed::state::{FeedState, Writer};
 use crate::index::run::{self, Run, RunName, RunScan, RunWriter};
 use crate::index::shelf::{Basis, RunInfo};
 use crate::index::sorted::{order, sorted};
@@ -108,9 +109,12 @@ impl Engine {
     /// there is one to wait for, and a thread that has the time. To be called with the feed's write
     /// turn, which that thread needs too.
     pub(crate) fn maintain_index(&self, feed: &Arc<FeedState>, index: &mut Index) {
+        if !index.is_due(1) {
+            return;
+        }
         let waits = self.log.acknowledged_stage() == Stage::Durable;
-        let behind = self.options.background && waits && index.is_due(1);
-        if !behind || index.is_due(2) || self.unmerged.0.try_send(feed.clone()).is_err() {
+        let behind = self.options.background && waits && !index.is_due(2);
+        if !behind || self.unmerged.0.try_send(feed.clone()).is_err() {
             index.maintain();
         }
     }
@@ -122,9 +126,14 @@ impl Engine {
         let mut resident = feed.index.write();
         if let Some(index) = &mut resident.index {
             index.maintain();
-            self.budget
-                .resize(feed, resident.memory() + writer.trail.memory());
+            self.note_memory(feed, &writer, &resident);
         }
+    }
+
+    /// Tells the budget how much memory a feed's index and trail take now.
+    pub(crate) fn note_memory(&self, feed: &Arc<FeedState>, writer: &Writer, resident: &Resident) {
+        let trail = writer.trail.memory();
+        self.budget.resize(feed, resident.memory() + trail);
     }
 
     /// Drops an index whose runs turned out to be damaged; it is derived again from the log. False

@@ -126,8 +126,8 @@ fn stream_of(
         adopt(engine, id, registration.clone(), published);
     }
     let state = engine.stream(&registration.key, id)?;
-    let known = header.lsn <= state.published.read().lsn;
-    Ok((!known).then_some(state))
+    let is_known = |state: &Arc<FeedState>| header.lsn <= state.published.read().lsn;
+    Ok(state.filter(|state| !is_known(state)))
 }
 
 fn replay_marks(engine: &Engine, frame: &Scanned, packed: &mut Packed) -> Result<()> {

@@ -280,10 +280,7 @@ impl<'a> FeedTurn<'a> {
 
     /// Tells the budget how much memory the feed's index and trail take now.
     pub(crate) fn note_memory(&self, resident: &Resident) {
-        let trail = self.writer.trail.memory();
-        self.engine
-            .budget
-            .resize(self.feed, resident.memory() + trail);
+        self.engine.note_memory(self.feed, &self.writer, resident);
     }
 
     /// Ends a turn that changed nothing; the ticket to wait for, if an outcome rests on one.
