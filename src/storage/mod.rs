@@ -12,6 +12,7 @@ mod os;
 
 use std::fmt::Debug;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -124,6 +125,17 @@ pub trait StorageFile: Debug + Send + Sync + 'static {
     /// # Errors
     /// [`io::ErrorKind::StorageFull`] when the space is not there; the file may have grown.
     fn allocate(&self, len: u64) -> io::Result<()>;
+
+    /// Makes syncs of what is going to be written to a part of the reserved space cheaper, if the
+    /// storage can. What that part says is of no use to anybody; afterwards it reads as zeros, or as
+    /// before.
+    ///
+    /// # Errors
+    /// Those of a write; nothing else of the file has changed then.
+    fn prepare(&self, space: Range<u64>) -> io::Result<()> {
+        let _ = space;
+        Ok(())
+    }
 
     /// Reads exactly `buf.len()` bytes at `offset`.
     ///

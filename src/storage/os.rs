@@ -9,6 +9,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::process;
 use std::sync::Arc;
@@ -197,7 +198,28 @@ impl StorageFile for OsFile {
         }
         Ok(())
     }
+
+    /// File systems that write in place note which reserved blocks hold data, in a journal. A sync of
+    /// blocks that hold some already, be it zeros, has nothing to note.
+    fn prepare(&self, space: Range<u64>) -> io::Result<()> {
+        if !sys::writes_in_place(&self.file) {
+            return Ok(());
+        }
+        let mut at = space.start;
+        while at < space.end {
+            // Whole blocks, but for the first one.
+            let end = space.end.min((at + 1).next_multiple_of(ZEROS.len() as u64));
+            let zeros = ZEROS.get(..(end - at) as usize).unwrap_or(&ZEROS);
+            self.write_all_at(&[zeros], at)?;
+            at = end;
+        }
+        Ok(())
+    }
 }
+
+/// What prepared space is filled with, a page at a time: in larger pieces, the system would take one
+/// piece for written each time that a part of it is.
+static ZEROS: [u8; 4096] = [0; 4096];
 
 /// Positioned input and output on Unix.
 #[cfg(unix)]
@@ -263,6 +285,20 @@ mod sys {
     pub(super) fn reserve(_file: &File, _len: u64) -> io::Result<bool> {
         Ok(false)
     }
+
+    /// Whether blocks stay where they are when they are written again. Where they do not, writing
+    /// them ahead would be for nothing.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(super) fn writes_in_place(file: &File) -> bool {
+        /// `EXT4_SUPER_MAGIC`, which ext2 and ext3 have too, and `XFS_SUPER_MAGIC`; see statfs(2).
+        const IN_PLACE: [i64; 2] = [0xef53, 0x5846_5342];
+        rustix::fs::fstatfs(file).is_ok_and(|it| IN_PLACE.contains(&i64::from(it.f_type)))
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(super) fn writes_in_place(_file: &File) -> bool {
+        false
+    }
 }
 
 /// Positioned input and output on Windows.
@@ -300,6 +336,10 @@ mod sys {
 
     pub(super) fn reserve(_file: &File, _len: u64) -> io::Result<bool> {
         Ok(false)
+    }
+
+    pub(super) fn writes_in_place(_file: &File) -> bool {
+        false
     }
 }
 

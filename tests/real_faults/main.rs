@@ -12,6 +12,7 @@
 //! * [`descriptors`]: no file can be opened any more
 //! * [`sizes`]: ids, payloads and numbers of feeds at their limits
 //! * [`panicking`]: bugs in threads
+//! * [`preparing`]: space that is written ahead
 #![cfg(unix)]
 #![allow(
     clippy::unwrap_used,
@@ -28,5 +29,6 @@ mod full;
 #[path = "../support/hooked.rs"]
 mod hooked;
 mod panicking;
+mod preparing;
 mod sizes;
 mod vanishing;

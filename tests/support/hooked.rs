@@ -3,6 +3,7 @@
 
 use std::fmt::Debug;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ pub enum Operation {
     SyncDir,
     Rename,
     Remove,
+    /// Of the space between two offsets.
+    Prepare(u64, u64),
 }
 
 pub trait Hook: Clone + Debug + Send + Sync + 'static {
@@ -108,5 +111,11 @@ impl<H: Hook> StorageFile for HookedFile<H> {
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         self.file.allocate(len)
+    }
+
+    fn prepare(&self, space: Range<u64>) -> io::Result<()> {
+        let operation = Operation::Prepare(space.start, space.end);
+        self.hook.before(operation, &self.path)?;
+        self.file.prepare(space)
     }
 }

@@ -7,16 +7,24 @@ use super::queue::Commit;
 use super::{Log, Tail};
 use crate::encryption::same_key;
 use crate::error::{Error, Result};
-use crate::log::format::{SEGMENT_HEADER_LEN, SegmentHeader};
+use crate::log::format::{FrameHeader, FrameKind, SEGMENT_HEADER_LEN, SegmentHeader};
 use crate::log::frame::{Frame, Head};
 use crate::log::segment::Segment;
 use crate::log::unsynced::LeftSegment;
 use crate::log::{Lsn, SegmentId};
 
+/// Groups of up to so many bytes have space written ahead of them, for so many groups alike, and at
+/// least so much. Larger ones are better off without: zeros take as long to write as frames.
+const PREPARED_FOR_MAX: u64 = 64 << 10;
+const PREPARED_TIMES: u64 = 8;
+const PREPARED_MIN: u64 = 32 << 10;
+
 /// A frame's place, decided before anything is written.
 pub(super) struct Placed {
     pub(super) segment: Arc<Segment>,
     pub(super) offset: u64,
+    /// Up to where the segment's space was written before the segment was begun.
+    used: u64,
     head: Head,
 }
 
@@ -26,7 +34,7 @@ impl Log {
     pub(super) fn place(&self, tail: &mut Tail, group: &[Commit]) -> Result<Vec<Placed>> {
         let durable_lsn = self.durable();
         let mut segment = tail.segment.clone();
-        let (mut offset, mut chain) = (tail.offset, tail.chain);
+        let (mut offset, mut chain, mut used) = (tail.offset, tail.chain, 0);
         let mut created: Vec<Arc<Segment>> = Vec::new();
         let mut placed = Vec::new();
         for frame in group.iter().flat_map(|commit| &commit.frames) {
@@ -36,7 +44,7 @@ impl Log {
             if is_full || !same_key(&segment.cipher, &self.cipher) {
                 let next = self.create_segment(&segment, frame.header.lsn, chain, len);
                 match next {
-                    Ok(next) => segment = next,
+                    Ok(next) => (segment, used) = next,
                     Err(error) => return Err(self.discard(created, error)),
                 }
                 created.push(segment.clone());
@@ -52,6 +60,7 @@ impl Log {
             placed.push(Placed {
                 segment: segment.clone(),
                 offset,
+                used,
                 head,
             });
             offset += len;
@@ -70,13 +79,14 @@ impl Log {
         Ok(placed)
     }
 
+    /// Begins the segment after `last`. Returns also up to where its space was written before.
     fn create_segment(
         &self,
         last: &Segment,
         first_lsn: Lsn,
         chain: u32,
         frame_len: u64,
-    ) -> Result<Arc<Segment>> {
+    ) -> Result<(Arc<Segment>, u64)> {
         let id = SegmentId(last.id().0 + 1);
         let header = SegmentHeader {
             generation: u64::from(self.generation),
@@ -85,7 +95,9 @@ impl Log {
         };
         let reserve = SEGMENT_HEADER_LEN as u64 + frame_len;
         let spare = self.spares.take();
-        Segment::begin(&self.site(), header, spare.as_ref(), reserve).map(Arc::new)
+        let used = spare.as_ref().and_then(|spare| spare.file().len().ok());
+        let segment = Segment::begin(&self.site(), header, spare.as_ref(), reserve)?;
+        Ok((Arc::new(segment), used.unwrap_or_default()))
     }
 
     /// Removes segments that were made for a group which is not written after all. If even that
@@ -114,7 +126,7 @@ impl Log {
                 .take_while(|frame| Arc::ptr_eq(&frame.segment, &first.segment))
                 .count();
             if !Arc::ptr_eq(&tail.segment, &first.segment) {
-                self.leave_segment(tail, &first.segment)?;
+                self.leave_segment(tail, first)?;
             }
             let mut bytes: Vec<&[u8]> = Vec::with_capacity(6 * run);
             let mut end = first.offset;
@@ -138,9 +150,27 @@ impl Log {
         Ok(())
     }
 
+    /// Writes ahead of small groups, which are synced as often as they are written: the sync that
+    /// makes the space ready is this group's, and those of the next ones have less to do.
+    pub(super) fn prepare(tail: &mut Tail, group: &[Commit]) {
+        let headers = || group.iter().flat_map(|it| &it.frames).map(|it| &it.header);
+        let len: u64 = headers().map(FrameHeader::frame_len).sum();
+        let is_last = headers().any(|header| header.kind == FrameKind::Close);
+        if len > PREPARED_FOR_MAX || tail.offset < tail.prepared || is_last {
+            return;
+        }
+        let ahead = (PREPARED_TIMES * len).max(PREPARED_MIN);
+        let space = tail.offset..(tail.offset + ahead).min(tail.allocated);
+        // Harmless if it does not happen.
+        if tail.segment.file.prepare(space.clone()).is_ok() {
+            tail.prepared = space.end;
+        }
+    }
+
     /// Goes on in the next segment. What is not synced of this one, the space it reserved and did not
     /// use, and giving the next one its name, are left to the next sync: no writer waits for it here.
-    fn leave_segment(&self, tail: &mut Tail, next: &Arc<Segment>) -> Result<()> {
+    fn leave_segment(&self, tail: &mut Tail, first: &Placed) -> Result<()> {
+        let next = &first.segment;
         tail.left.push(LeftSegment {
             segment: tail.segment.clone(),
             end: tail.offset,
@@ -148,6 +178,7 @@ impl Log {
         });
         self.segments.write().insert(next.id(), next.clone());
         tail.allocated = next.len()?;
+        tail.prepared = first.used;
         tail.segment = next.clone();
         tail.offset = SEGMENT_HEADER_LEN as u64;
         // Not even the header is.

@@ -60,6 +60,8 @@ struct Tail {
     segment: Arc<Segment>,
     offset: u64,
     allocated: u64,
+    /// Up to where the segment's space was written before, if only with zeros.
+    prepared: u64,
     chain: u32,
     /// Up to where the segment was synced.
     synced: u64,
@@ -167,6 +169,7 @@ impl Log {
                 segment: setup.current,
                 offset: setup.position.offset,
                 allocated,
+                prepared: setup.position.offset,
                 chain: setup.position.chain,
                 // Recovery has seen to that.
                 synced: setup.position.offset,
@@ -428,7 +431,7 @@ impl Log {
         self.spares.give_up(self.storage.as_ref());
         let mut tail = self.tail.lock();
         if self.check_healthy().is_ok() && tail.segment.file.set_len(tail.offset).is_ok() {
-            tail.allocated = tail.offset;
+            (tail.allocated, tail.prepared) = (tail.offset, tail.offset);
         }
     }
 
@@ -448,6 +451,9 @@ impl Log {
             Err(error) => return Err(error),
         };
         self.write(tail, &group, &placed)?;
+        if sync {
+            Self::prepare(tail, &group);
+        }
         let mut places = placed.iter().map(|frame| Place {
             segment: frame.segment.id(),
             offset: frame.offset,

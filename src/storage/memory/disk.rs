@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io;
+use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -401,6 +402,14 @@ impl Disk {
         self.begin()?;
         self.check_fits(inode, len)?;
         self.change(inode, Op::Grow(len));
+        Ok(())
+    }
+
+    pub(super) fn prepare(&mut self, inode: &Inode, space: Range<u64>) -> io::Result<()> {
+        self.powered()?;
+        let mut contents = inode.contents.lock();
+        contents.current.clear(space.clone());
+        contents.durable.clear(space);
         Ok(())
     }
 

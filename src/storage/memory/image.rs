@@ -1,6 +1,7 @@
 //! The bytes of one file, as pages that copies share until one of them writes.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 const PAGE: usize = 4096;
@@ -69,6 +70,19 @@ impl Image {
         }
     }
 
+    /// Clears the bytes of a span, and leaves the length as it is.
+    pub(super) fn clear(&mut self, span: Range<u64>) {
+        let page_len = PAGE as u64;
+        let touched = span.start / page_len..span.end.div_ceil(page_len);
+        if self.pages.range(touched.clone()).next().is_none() {
+            return;
+        }
+        for (number, page) in Arc::make_mut(&mut self.pages).range_mut(touched) {
+            let place = |at: u64| at.saturating_sub(number * page_len).min(page_len) as usize;
+            Arc::make_mut(page)[place(span.start)..place(span.end)].fill(0);
+        }
+    }
+
     /// Makes the file at least `len` bytes long.
     pub(super) fn grow(&mut self, len: u64) {
         self.len = self.len.max(len);
@@ -121,6 +135,7 @@ mod tests {
     enum Step {
         Write(u16, Vec<u8>),
         SetLen(u16),
+        Clear(u16, u16),
         Grow(u16),
         Fork,
     }
@@ -131,6 +146,7 @@ mod tests {
             4 => (place.clone(), prop::collection::vec(1..255_u8, 0..9000))
                 .prop_map(|(offset, data)| Step::Write(offset, data)),
             2 => place.clone().prop_map(Step::SetLen),
+            2 => (place.clone(), 0..9000_u16).prop_map(|(from, len)| Step::Clear(from, len)),
             1 => place.prop_map(Step::Grow),
             1 => Just(Step::Fork),
         ]
@@ -160,6 +176,12 @@ mod tests {
                     Step::SetLen(len) => {
                         model.resize(usize::from(len), 0);
                         image.set_len(u64::from(len));
+                    }
+                    Step::Clear(from, len) => {
+                        let span = usize::from(from)..usize::from(from) + usize::from(len);
+                        let cleared = model.iter_mut().take(span.end).skip(span.start);
+                        cleared.for_each(|byte| *byte = 0);
+                        image.clear(span.start as u64..span.end as u64);
                     }
                     Step::Grow(len) => {
                         model.resize(model.len().max(usize::from(len)), 0);

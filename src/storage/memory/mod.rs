@@ -10,6 +10,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug, Formatter};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -420,5 +421,11 @@ impl StorageFile for MemoryFile {
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         self.disk.lock().allocate(&self.inode, len)
+    }
+
+    /// Clears the space as it is and as it would be after a crash, whatever crash that is: what
+    /// anybody still needs of it is gone.
+    fn prepare(&self, space: Range<u64>) -> io::Result<()> {
+        self.disk.lock().prepare(&self.inode, space)
     }
 }
