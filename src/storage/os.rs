@@ -291,8 +291,8 @@ mod sys {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(super) fn writes_in_place(file: &File) -> bool {
         /// `EXT4_SUPER_MAGIC`, which ext2 and ext3 have too, and `XFS_SUPER_MAGIC`; see statfs(2).
-        const IN_PLACE: [i64; 2] = [0xef53, 0x5846_5342];
-        rustix::fs::fstatfs(file).is_ok_and(|it| IN_PLACE.contains(&i64::from(it.f_type)))
+        const IN_PLACE: [rustix::fs::FsWord; 2] = [0xef53, 0x5846_5342];
+        rustix::fs::fstatfs(file).is_ok_and(|it| IN_PLACE.contains(&it.f_type))
     }
 
     #[cfg(not(any(target_os = "linux", target_os = "android")))]

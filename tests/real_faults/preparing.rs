@@ -54,7 +54,8 @@ fn records(commit: usize, len: usize) -> Vec<(String, Vec<u8>)> {
 fn save(store: &Store, commits: Range<usize>, len: usize) {
     let feed = store.feed("c", "m").unwrap();
     for commit in commits {
-        feed.batch_save_raw(&records(commit, len)).unwrap();
+        let saved = feed.batch_save_raw(&records(commit, len)).unwrap();
+        assert_eq!(saved.totals.added, RECORDS as u64);
     }
 }
 
