@@ -31,7 +31,10 @@ pub(crate) fn checksums<'a, const PARTS: usize>(
                 }
                 end += 1;
             }
-            ready = parts.into_iter().fold(sums, intrinsics::crc32c);
+            for lanes in parts {
+                sums = intrinsics::crc32c(sums, lanes);
+            }
+            ready = sums;
         }
         let sum = ready[..end].get(at).copied();
         at += usize::from(sum.is_some());

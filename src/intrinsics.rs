@@ -7,12 +7,15 @@
 pub(crate) const LANES: usize = 3;
 
 /// The checksums of what `sums` are of, each with its part behind it.
+// So that they come back in registers; see `x86::crc32c`.
+#[inline(always)]
 pub(crate) fn crc32c(sums: [u32; LANES], parts: [&[u8]; LANES]) -> [u32; LANES] {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("sse4.2") {
         #[expect(unsafe_code, reason = "it is compiled for an instruction")]
         // SAFETY: all that the function asks for is that the processor has the instruction.
-        return unsafe { x86::crc32c(sums, parts) };
+        let packed = unsafe { x86::crc32c(sums, parts) };
+        return std::array::from_fn(|lane| (packed >> (32 * lane)) as u32);
     }
     std::array::from_fn(|lane| crate::checksum::append(sums[lane], parts[lane]))
 }
@@ -35,8 +38,10 @@ mod x86 {
 
     use super::LANES;
 
+    /// The sums, the first in the lowest bits: so they come back in registers. An array would come back
+    /// in memory, word by word, and whoever read it at once would wait for the words to get there.
     #[target_feature(enable = "sse4.2")]
-    pub(super) fn crc32c(sums: [u32; LANES], parts: [&[u8]; LANES]) -> [u32; LANES] {
+    pub(super) fn crc32c(sums: [u32; LANES], parts: [&[u8]; LANES]) -> u128 {
         let [one, two, three] = parts.map(|part| part.as_chunks::<8>().0);
         // The register holds the complement of a checksum.
         let [mut a, mut b, mut c] = sums.map(|sum| u64::from(!sum));
@@ -47,11 +52,12 @@ mod x86 {
             c = _mm_crc32_u64(c, u64::from_le_bytes(*three));
             common += 8;
         }
-        [
+        let [a, b, c] = [
             finish(a, &parts[0][common..]),
             finish(b, &parts[1][common..]),
             finish(c, &parts[2][common..]),
-        ]
+        ];
+        u128::from(a) | u128::from(b) << 32 | u128::from(c) << 64
     }
 
     /// What is left of a message that is longer than its neighbours, or has no whole words.

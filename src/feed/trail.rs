@@ -121,7 +121,10 @@ impl Trail {
                 continue;
             }
             if let Some(entry) = head.meet(key, content) {
-                self.heads.swap(0, at);
+                // Mostly it is the first one.
+                if at > 0 {
+                    self.heads.swap(0, at);
+                }
                 return Some(entry);
             }
             at += 1;

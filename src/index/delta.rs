@@ -47,13 +47,13 @@ impl Delta {
 
     /// Takes in an entry of a key that is not there. Room grows by half each time, but for no more
     /// than `room` further entries.
-    pub(crate) fn insert(&mut self, entry: IndexEntry, room: usize) {
+    pub(crate) fn insert(&mut self, entry: &IndexEntry, room: usize) {
         if self.entries.len() == self.entries.capacity() {
             let half = (self.entries.len() / 2).max(16);
             self.entries.reserve_exact(half.min(room));
         }
         let at = self.entries.len() as u32;
-        self.entries.push(entry);
+        self.entries.push(*entry);
         let entries = &self.entries;
         let head = |at: &u32| entries[*at as usize].key.head();
         self.slots.insert_unique(entry.key.head(), at, head);

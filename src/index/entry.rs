@@ -31,6 +31,8 @@ const FLAG_SUPERSEDED: u16 = 16;
 
 impl IndexEntry {
     /// The index's view of a log entry at `position` whose payload has `body_len` bytes.
+    // As for `Entry::decode`.
+    #[inline(always)]
     pub(crate) fn new(entry: &Entry, position: u64, body_len: u32) -> Self {
         let mut flags = 0;
         if entry.action == Action::Deleted {

@@ -86,7 +86,7 @@ impl Index {
     pub(crate) fn paged(runs: Vec<Arc<Run>>, newer: &[IndexEntry]) -> Self {
         let mut delta = Delta::default();
         let room = newer.len();
-        newer.iter().for_each(|entry| delta.insert(*entry, room));
+        newer.iter().for_each(|entry| delta.insert(entry, room));
         Self {
             base: Base::Runs(runs),
             delta,
@@ -226,14 +226,14 @@ impl Index {
     }
 
     /// Stores the newest version of a record: at `slot`, where its key was found, or as a new one.
-    pub(crate) fn put(&mut self, slot: Option<Slot>, entry: IndexEntry) {
+    pub(crate) fn put(&mut self, slot: Option<Slot>, entry: &IndexEntry) {
         let place = match (slot, &mut self.base) {
             (Some(Slot::Base(at)), Base::Sorted(base)) => base.get_mut(at as usize),
             (Some(Slot::Delta(at)), _) => self.delta.get_mut(at as usize),
             _ => None,
         };
         match place {
-            Some(place) => *place = entry,
+            Some(place) => *place = *entry,
             None => {
                 let room = self.delta_limit().saturating_sub(self.delta.len());
                 self.delta.insert(entry, room.max(DELTA_MIN));
@@ -284,7 +284,7 @@ mod tests {
         let mut index = Index::default();
         for key in 0..300_000u64 {
             let key = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            index.put(None, entry(key, key >> 20));
+            index.put(None, &entry(key, key >> 20));
             index.maintain();
             if key % 1000 == 0 && index.len() > 20_000 {
                 assert!(
@@ -319,7 +319,7 @@ mod tests {
                 index.find_all(&[new.key], &mut lookup).unwrap();
                 let slot = lookup.slots[0];
                 prop_assert_eq!(slot.map(|slot| *index.entry(slot, &lookup)), model.get(&key).copied());
-                index.put(slot, new);
+                index.put(slot, &new);
                 model.insert(key, new);
                 if step % 50 == 0 {
                     index.maintain();

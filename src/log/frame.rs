@@ -223,6 +223,8 @@ impl Frame {
     /// Appends a record; `entry`'s end offsets are filled in here, checksums when all records are
     /// there. `lives` is what stands behind the id of a reborn record, `body` its payload as it is to
     /// be stored.
+    // As for `Entry::decode`.
+    #[inline(always)]
     pub(crate) fn push(&mut self, mut entry: Entry, id: &[u8], lives: &[u8], body: &[u8]) {
         self.content.ids.extend_from_slice(id);
         self.content.ids.extend_from_slice(lives);

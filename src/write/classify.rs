@@ -391,6 +391,9 @@ pub(super) fn decide(
     }
 }
 
+/// What the log is to say of a change.
+// As for `Entry::decode`.
+#[inline(always)]
 fn log_entry(
     verb: Verb,
     key: Fingerprint,

@@ -257,17 +257,17 @@ impl<'a> FeedTurn<'a> {
         let puts = std::mem::take(&mut self.changes.puts);
         let several = self.changes.earlier.is_some();
         let mut replaced = Vec::new();
-        for Put { slot, old, new } in puts {
+        for put in &puts {
             // Only an earlier write of this commit, or its alias, can have added the key since it was
             // looked up.
-            let in_memory = matches!(slot, Some(Slot::Base(_) | Slot::Delta(_)));
-            let added = (several && !in_memory).then(|| index.find_added(new.key));
+            let in_memory = matches!(put.slot, Some(Slot::Base(_) | Slot::Delta(_)));
+            let added = (several && !in_memory).then(|| index.find_added(put.new.key));
             let (slot, old) = match added.flatten() {
                 Some((slot, old)) => (Some(slot), Some(old)),
-                None => (slot, old),
+                None => (put.slot, put.old),
             };
             replaced.extend(old);
-            index.put(slot, new);
+            index.put(slot, &put.new);
         }
         self.engine.maintain_index(self.feed, index);
         if !self.engine.options.defects.has(Defect::RememberSuperseded) {
@@ -300,7 +300,7 @@ impl Changes {
             // Of an index in files, the alias of an earlier write may have added the key.
             let added = matches!(slot, Slot::Run(_)).then(|| index.find_added(entry.key));
             let slot = added.flatten().map_or(slot, |(slot, _)| slot);
-            index.put(Some(slot), entry);
+            index.put(Some(slot), &entry);
         }
     }
 }

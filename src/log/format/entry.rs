@@ -46,6 +46,8 @@ const FLAG_REBORN: u8 = 32;
 
 impl Entry {
     /// The entry's bytes, without its checksum, which [`sum_records`] fills in.
+    // As for `decode`.
+    #[inline(always)]
     pub(crate) fn encode(&self) -> [u8; ENTRY_LEN] {
         let mut flags = self.action as u8;
         if self.json {
@@ -76,6 +78,10 @@ impl Entry {
     }
 
     /// Reads an entry without its checksum: for readers that verified the whole table.
+    // A value that comes back in memory is written there field by field. Who copies it at once, in larger
+    // pieces, makes the processor wait until each field has arrived: two thirds of what locating a
+    // record took.
+    #[inline(always)]
     pub(crate) fn decode(bytes: &[u8; ENTRY_LEN]) -> Option<Self> {
         // The places are known when this is compiled, so that none of them is checked.
         let [mut key, mut content] = [[0; Fingerprint::LEN]; 2];
