@@ -15,7 +15,7 @@ use crate::log::{Lsn, SegmentId};
 
 /// Groups of up to so many bytes have space written ahead of them, for so many groups alike, and at
 /// least so much. Larger ones are better off without: zeros take as long to write as frames.
-const PREPARED_FOR_MAX: u64 = 48 << 10;
+const PREPARED_FOR_MAX: u64 = 64 << 10;
 const PREPARED_TIMES: u64 = 8;
 const PREPARED_MIN: u64 = 32 << 10;
 
