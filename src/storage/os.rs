@@ -205,18 +205,9 @@ impl StorageFile for OsFile {
         if !sys::writes_in_place(&self.file) {
             return Ok(());
         }
-        // In large pieces, each on pages that lie together in memory: a quarter less time than page by
-        // page. Whole blocks, but for the first one.
-        const PIECE: u64 = 64 << 10;
-        let zeros = vec![0; PIECE as usize];
-        let mut at = space.start;
-        while at < space.end {
-            let end = space.end.min((at + 1).next_multiple_of(PIECE));
-            let piece = zeros.get(..(end - at) as usize).unwrap_or(&zeros);
-            self.write_all_at(&[piece], at)?;
-            at = end;
-        }
-        Ok(())
+        // At once, so that the pages lie together in memory: a quarter less time than page by page.
+        let zeros = vec![0; space.end.saturating_sub(space.start) as usize];
+        self.write_all_at(&[&zeros], space.start)
     }
 }
 
